@@ -1,0 +1,1 @@
+"""Networks that images go into and features come out of; one file a family."""

@@ -1,0 +1,264 @@
+"""What every backbone promises, and how a MODEL string becomes one.
+
+    run:DIR | DIR             a run of `twofold pretrain`
+    diffusers:DIR_OR_HUB_ID   a diffusers pipeline folder
+    pixels                    the images themselves, the control
+    ...?untrained             the same network with random weights, the other control
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twofold import registry
+from twofold.errors import BadModel, BadSetting, unknown
+from twofold.records import Block, number_text
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+BlockName = int | str
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """A parsed MODEL string.
+
+    Attributes:
+        scheme: what stands before the colon, or the whole where there is none (`pixels`).
+        argument: a folder, file or name; empty where the scheme needs none.
+        untrained: random weights instead of the learned ones.
+    """
+
+    scheme: str
+    argument: str = ""
+    untrained: bool = False
+
+    def __str__(self) -> str:
+        named = f"{self.scheme}:{self.argument}" if self.argument else self.scheme
+        return f"{named}?untrained" if self.untrained else named
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a backbone computes and in which number format."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+class Backbone(ABC):
+    """Images in, features out.
+
+    Attributes:
+        name: the MODEL string it was loaded from.
+        identity: hash of weights and configuration; features of equal identity are equal.
+        preprocessing: how images are brought to the network, as plain values (part of a store's key).
+        image_size: side of the images the network sees.
+    """
+
+    name: str
+    identity: str
+    preprocessing: dict[str, Any]
+    image_size: int
+    placement: Placement
+
+    @property
+    @abstractmethod
+    def blocks(self) -> tuple[Block, ...]:
+        """Where features can be read, in order of the forward pass, numbered from 1."""
+
+    @abstractmethod
+    def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """Bring raw images to the network's size and range.
+
+        Args:
+            images: uint8 [B, 3, H, W], or a sequence of B images [3, H, W] of different sizes.
+
+        Returns:
+            float [B, C, h, w] on the backbone's device.
+        """
+
+    @abstractmethod
+    def features(
+        self,
+        x: Tensor,
+        t: float | Tensor | None,
+        blocks: Sequence[BlockName],
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> dict[BlockName, Tensor]:
+        """One forward pass, stopped after the deepest block asked for.
+
+        Args:
+            x: preprocessed images, float [B, C, h, w].
+            t: noise step in the backbone's own unit, a number or [B]; None for encoders without noise.
+            blocks: numbers or names; the result's keys are as asked.
+            noise: standard normal noise like `x`; None: `x` is taken as already noised.
+            labels: int64 [B] for class-conditional networks.
+
+        Returns:
+            each block's map [B, C, h, w] or tokens [B, L, C], in the backbone's dtype.
+        """
+
+    def sigma(self, t: float | None) -> float | None:
+        """Noise-to-signal ratio of a native step; None for encoders without noise."""
+        return None
+
+    def step(self, sigma: float) -> float:
+        """The native step nearest to a noise-to-signal ratio, the inverse of `sigma`."""
+        raise BadSetting(f"{self.name} reads clean images, so it has no noise step. Leave --t and --sigma out.")
+
+    def check_step(self, t: float | None) -> None:
+        """Raise `BadSetting` where `t` is not a step of this backbone."""
+        if t is not None:
+            raise BadSetting(f"{self.name} reads clean images, so t = {number_text(t)} means nothing. Leave --t out.")
+
+    @cached_property
+    def _by_name(self) -> dict[BlockName, Block]:
+        return {key: b for b in self.blocks for key in (b.number, b.name)}
+
+    def block(self, asked: BlockName) -> Block:
+        """The block of a number or name; an unknown one is an error that says the range."""
+        key = int(asked) if isinstance(asked, str) and asked.isdigit() else asked
+        if key in self._by_name:
+            return self._by_name[key]
+        if isinstance(key, int):
+            raise BadSetting(
+                f"{self.name} has no block {key}: its blocks are 1 to {len(self.blocks)}. "
+                f"`twofold blocks {self.name}` lists them."
+            )
+        raise unknown(f"block in {self.name}", key, [b.name for b in self.blocks])
+
+
+class DiffusionBackbone(Backbone):
+    """A backbone that was trained to remove noise, and can therefore generate."""
+
+    @abstractmethod
+    def denoise(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+        """Estimate the clean image of a noised one: [B, C, h, w] -> [B, C, h, w]."""
+
+    @abstractmethod
+    def noised(self, x: Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
+        """The noised image that the network sees at step t: sqrt(abar) x + sqrt(1 - abar) noise for DDPM."""
+
+
+def parse(model: str) -> ModelName:
+    """Take a MODEL string apart; the bare path of a run is `run:PATH`."""
+    named, mark, control = model.partition("?")
+    if mark and control != "untrained":
+        raise unknown("control", control, ["untrained"], "Write MODEL?untrained.")
+    scheme, colon, argument = named.partition(":")
+    if not colon and scheme not in schemes():
+        if not Path(named).is_dir() and "/" not in named:
+            raise unknown("model", named, schemes(), "Give one of these with its folder, or the folder of a run.")
+        scheme, argument = "run", named
+    if scheme not in schemes():
+        raise unknown("model", scheme, schemes())
+    return ModelName(scheme, argument, bool(mark))
+
+
+def schemes() -> dict[str, list[str]]:
+    """Every scheme and the members of the room that read it."""
+    found: dict[str, list[str]] = {}
+    for member, names in registry.declared("backbones", "SCHEMES").items():
+        for name in names:
+            found.setdefault(name, []).append(member)
+    return found
+
+
+def load(model: str, *, device: str | None = None, precision: str = "auto") -> Backbone:
+    """Load the backbone that a MODEL string names.
+
+    Args:
+        model: see the head of this file.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None takes a GPU where there is one.
+        precision: `auto` (bf16 where the hardware multiplies it fast), `fp32`, `bf16`, `fp16`.
+
+    Raises:
+        UnknownName, BadModel, BadSetting: before any weights are read.
+    """
+    name = parse(model)
+    member = _member(name)
+    build = registry.find("backbones", member).build
+    backbone: Backbone = build(name, place(device, precision))
+    return backbone
+
+
+def _member(name: ModelName) -> str:
+    """The file of the room that reads this model; pipelines are told apart by their model_index.json."""
+    members = schemes()[name.scheme]
+    pipelines = registry.declared("backbones", "PIPELINES")
+    if not any(m in pipelines for m in members):
+        return members[0]
+    found = pipeline_class(pipeline_folder(name))
+    for member in members:
+        if found in pipelines.get(member, ()):
+            return member
+    supported = [p for m in members for p in pipelines.get(m, ())]
+    raise unknown(f"reader for the pipeline class of {name}:", found, supported)
+
+
+def pipeline_folder(name: ModelName) -> Path:
+    """The local folder of a diffusers pipeline."""
+    folder = Path(name.argument)
+    if (folder / "model_index.json").is_file():
+        return folder
+    if name.scheme == "run" and (folder / "config.toml").exists():
+        raise BadModel(f"{folder} holds no model: it is not a finished run of `twofold pretrain`. Run that first.")
+    what = "is not a folder" if not folder.is_dir() else "has no model_index.json"
+    raise BadModel(f"{name}: {folder or '(empty)'} {what}. Give the folder of a run or of a diffusers pipeline.")
+
+
+def pipeline_class(folder: Path) -> str:
+    """The pipeline class that a model_index.json names."""
+    try:
+        return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadModel(f"{folder / 'model_index.json'} is damaged: it names no _class_name. Save the pipeline again.") from error
+
+
+def place(device: str | None, precision: str) -> Placement:
+    """Resolve `--device` and `--precision` for this machine."""
+    import torch
+
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    where = _device(device)
+    formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision != "auto":
+        return Placement(where, formats[precision])
+    return Placement(where, torch.bfloat16 if _fast_bf16(where) else torch.float32)
+
+
+def _device(device: str | None) -> torch.device:
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise unknown("device", device, ["cpu", "cuda", "mps"]) from error
+    if where.type == "cuda" and not torch.cuda.is_available():
+        raise BadSetting("--device cuda: torch finds no CUDA GPU here. Leave --device out, or give cpu.")
+    if where.type == "mps" and not torch.backends.mps.is_available():
+        raise BadSetting("--device mps: torch finds no Apple GPU here. Leave --device out, or give cpu.")
+    return where
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 products run in hardware here (GPU, AVX512-BF16, AMX)."""
+    import torch
+
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

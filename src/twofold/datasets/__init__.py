@@ -1,0 +1,1 @@
+"""Sources of images and labels; one file a source."""

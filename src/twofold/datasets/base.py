@@ -1,0 +1,130 @@
+"""What every data set promises, and how a DATA string becomes one.
+
+A data set gives raw uint8 images and knows nothing of networks; size and range belong to the backbone.
+`test` is never used to choose anything: a step that chooses opens its data with `sealed=("test",)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import registry
+from twofold.errors import SealedSplit, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images of one split.
+
+    Attributes:
+        labels: int64 [N], positions in the data set's `classes`.
+        index: int64 [N], the image's own number in the whole data set; noise belongs to it.
+        read: positions -> uint8 [B, 3, H, W], or a list of [3, H, W] where sizes differ.
+    """
+
+    labels: NDArray[np.int64]
+    index: NDArray[np.int64]
+    read: Callable[[Sequence[int] | NDArray[np.int64]], Tensor | Sequence[Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Dataset(ABC):
+    """Images with labels in fixed splits.
+
+    Attributes:
+        name: the DATA string.
+        classes: class names; a label is a position in it.
+        fingerprint: hash of everything that features depend on: images, labels, index and splits.
+        image_size: the images' own side, or None where sizes differ.
+        channels: 1 where every image is grey, else 3.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    fingerprint: str
+    image_size: int | None
+    channels: int
+
+    @abstractmethod
+    def build(self, split: str) -> Rows:
+        """The rows of `train`, `val` or `test`."""
+
+
+@final
+class Sealed(Dataset):
+    """A data set some of whose splits cannot be opened, whoever asks."""
+
+    def __init__(self, inner: Dataset, sealed: tuple[str, ...]) -> None:
+        self._inner, self._sealed = inner, sealed
+        self.name, self.classes, self.fingerprint = inner.name, inner.classes, inner.fingerprint
+        self.image_size, self.channels = inner.image_size, inner.channels
+
+    def build(self, split: str) -> Rows:
+        """The rows of a split that is not sealed."""
+        if split in self._sealed:
+            raise SealedSplit(f"The {split} split of {self.name} is sealed here: what chooses must not see it.")
+        return self._inner.build(split)
+
+
+def load(data: str, *, sealed: tuple[str, ...] = ()) -> Dataset:
+    """The data set that a DATA string names, for instance `digits`.
+
+    Raises:
+        UnknownName: no such data set; the message lists the near names.
+    """
+    name, _, argument = data.partition(":")
+    if name not in registry.names("datasets"):
+        raise unknown("data set", name, registry.names("datasets"))
+    build: Callable[[str], Dataset] = registry.find("datasets", name).build
+    dataset = build(argument)
+    return Sealed(dataset, sealed) if sealed else dataset
+
+
+def check_split(dataset: str, split: str) -> None:
+    """Raise where a split's name is not one of the three."""
+    if split not in SPLITS:
+        raise unknown(f"split of {dataset}", split, SPLITS)
+
+
+def carve(
+    labels: NDArray[np.int64], shares: Sequence[float], *, salt: str
+) -> list[NDArray[np.int64]]:
+    """Split positions into parts of fixed shares, class by class.
+
+    The rule: within a class, images are put in the order of the SHA-256 of `salt:position` and cut at the
+    rounded shares. It needs no random generator, so it holds for ever and on every machine.
+
+    Args:
+        labels: int64 [N].
+        shares: the parts' sizes; they add up to 1.
+        salt: name of the data set.
+
+    Returns:
+        sorted positions, one array a share.
+    """
+    parts: list[list[int]] = [[] for _ in shares]
+    cuts = np.cumsum(shares)
+    for label in np.unique(labels):
+        members = sorted(np.flatnonzero(labels == label), key=lambda position: _place(salt, int(position)))
+        ends = [round(float(cut) * len(members)) for cut in cuts]
+        for part, start, end in zip(parts, [0, *ends[:-1]], ends, strict=True):
+            part.extend(int(position) for position in members[start:end])
+    return [np.array(sorted(part), dtype=np.int64) for part in parts]
+
+
+def _place(salt: str, position: int) -> str:
+    return hashlib.sha256(f"{salt}:{position}".encode()).hexdigest()

@@ -1,0 +1,78 @@
+"""Writing files so that a reader never sees half of one, whatever kills the writer."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; on success it takes `path`'s place at once, on failure it is removed.
+
+    The temporary file has the same suffix, since libraries choose a format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole UTF-8 file at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value, indented, at once."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def append_lines(path: Path, records: list[dict[str, Any]]) -> None:
+    """Append one JSON object a line in a single write, after mending a line that a killed writer left half done."""
+    drop_torn_line(path)
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; a last line without an end of line was never finished and does not count."""
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a half-written last line off, so that the next one starts on its own."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("rb+") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _umask() -> int:
+    """The process's file mode mask, which `mkstemp` ignores."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""What turns features into class scores; one file a head."""

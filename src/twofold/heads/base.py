@@ -1,0 +1,96 @@
+"""What every head promises: `__init__` stores, `fit` learns, learned names end in `_`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from twofold import registry
+from twofold.errors import BadData, NotFitted
+
+Matrix = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+class Head(ABC):
+    """Features in, class scores out.
+
+    Attributes:
+        classes_: int64 [K], the labels seen in `fit`, ascending; columns of the scores.
+    """
+
+    classes_: Labels
+
+    @abstractmethod
+    def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
+        """Learn from features [N, D] and labels int [N].
+
+        Args:
+            x, y: training features and labels.
+            val: held-out features and labels on which what the head leaves open (a strength, a k) is chosen.
+        """
+
+    @abstractmethod
+    def scores(self, x: ArrayLike) -> Matrix:
+        """Class scores float32 [N, K], larger = likelier, columns as in `classes_`."""
+
+    @abstractmethod
+    def settled(self) -> Head:
+        """An unfitted head in which everything that `fit` chose on val is fixed."""
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """What `fit` chose on val, by name."""
+        return {}
+
+    def predict(self, x: ArrayLike) -> Labels:
+        """The likeliest label of each row, int64 [N]."""
+        scores = self.scores(x)
+        return self.classes_[scores.argmax(1)]
+
+    def check_fitted(self) -> None:
+        """Raise `NotFitted` before `fit`."""
+        if not hasattr(self, "classes_"):
+            raise NotFitted(f"{type(self).__name__} was asked for scores before it learned. Call fit(x, y) first.")
+
+
+def load(name: str) -> Head:
+    """A head with its usual settings, by the name of its file."""
+    head: Head = registry.find("heads", name).build()
+    return head
+
+
+def features(x: ArrayLike) -> Matrix:
+    """Check features and bring them to float32 [N, D].
+
+    Raises:
+        BadData: not a table of numbers, or a value that is not finite.
+    """
+    table = np.asarray(x, dtype=np.float32)
+    if table.ndim != 2:
+        raise BadData(f"Features have shape {table.shape}; this head needs rows [N, D]. Pool maps first (--pool 1).")
+    bad = ~np.isfinite(table).all(1)
+    if bad.any():
+        raise BadData(f"{int(bad.sum())} of {len(table)} feature rows hold a value that is not finite. Extract them again.")
+    return table
+
+
+def examples(x: ArrayLike, y: ArrayLike) -> tuple[Matrix, Labels, Labels]:
+    """Check features and labels.
+
+    Returns:
+        features float32 [N, D], classes int64 [K] ascending, and each row's position in them int64 [N].
+    """
+    table = features(x)
+    labels = np.asarray(y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise BadData(f"Labels are {labels.dtype} of shape {labels.shape}; whole numbers, one a row, are needed.")
+    if len(labels) != len(table):
+        raise BadData(f"There are {len(table)} feature rows and {len(labels)} labels. Give one label a row.")
+    classes, positions = np.unique(labels.astype(np.int64), return_inverse=True)
+    if len(classes) < 2:
+        raise BadData(f"All {len(labels)} labels are the same; a head needs two classes or more.")
+    return table, classes, positions.astype(np.int64)

@@ -1,0 +1,105 @@
+"""The small values that cross the borders between rooms."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from twofold.errors import BadSetting
+
+
+@dataclass(frozen=True)
+class Block:
+    """A place in a backbone where features are read.
+
+    Attributes:
+        number: 1-based position along the forward pass (for ADM-256 the paper's b = 1..37).
+        name: the module's own name in the network.
+        channels: C of the map [B, C, size, size], or D of tokens [B, L, D].
+        size: height and width of the map, or the side of the square of tokens.
+        share: part of the whole forward's multiplications needed to get here, 0..1.
+    """
+
+    number: int
+    name: str
+    channels: int
+    size: int
+    share: float
+
+
+@dataclass(frozen=True, order=True)
+class Tap:
+    """Where and at which noise features are read: block number and noise step (None: no noise)."""
+
+    block: int
+    t: float | None
+
+    def __str__(self) -> str:
+        return f"b{self.block}" if self.t is None else f"b{self.block}_t{number_text(self.t)}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One column group of a feature table: a tap read through a pool."""
+
+    tap: Tap
+    pool: int
+
+    def __str__(self) -> str:
+        return f"{self.tap}_p{self.pool}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """Read what `str` wrote, for instance `b7_t50_p2` or `b1_p8`."""
+        found = re.fullmatch(r"b(\d+)(?:_t([^_]+))?_p(\d+)", text)
+        if not found:
+            raise BadSetting(f"{text!r} is not a tap with a pool; it reads like b7_t50_p2.")
+        t = None if found[2] is None else float(found[2])
+        return cls(Tap(int(found[1]), t), int(found[3]))
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number with everything needed to believe it.
+
+    Attributes:
+        name: what was measured, for instance `top1`.
+        value: the number; accuracies are shares, 0..1.
+        split: the split it was measured on.
+        n: how many images it was measured on.
+        seeds: the seeds it is the mean over.
+        low, high: bounds of the 95 % interval, None where there is none.
+        about: provenance: model, data, head, tap, shots ...
+    """
+
+    name: str
+    value: float
+    split: str
+    n: int
+    seeds: tuple[int, ...] = (0,)
+    low: float | None = None
+    high: float | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """The score as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Score:
+        """The inverse of `record`."""
+        return cls(**{**record, "seeds": tuple(record["seeds"])})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a step gives back: facts for a program and the same as text for a person."""
+
+    facts: dict[str, Any]
+    text: str = ""
+
+
+def number_text(value: float) -> str:
+    """A number without needless zeros: 50.0 -> 50, 0.25 -> 0.25."""
+    return f"{value:.10g}"
