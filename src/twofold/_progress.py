@@ -6,7 +6,10 @@ import logging
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 log = logging.getLogger("twofold")
 
@@ -20,13 +23,14 @@ class Bar:
         self.total, self.title, self.unit = total, title, unit
         self.done = self._first = done
         self._started = self._said = time.monotonic()
-        self._display = None
+        self._display: Progress | None = None
 
     def __enter__(self) -> Self:
         if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
-            self._display = self._on_terminal()
-            self._display.start()
-            self._task = self._display.add_task(self.title, total=self.total, completed=self.done, note="")
+            display = _on_terminal()
+            display.start()
+            self._display = display
+            self._task = display.add_task(self.title, total=self.total, completed=self.done, note="")
         return self
 
     def __exit__(
@@ -54,12 +58,12 @@ class Bar:
                 self.title, f"{self.done:,}", f"{self.total:,}", self.unit, self.rate, left, note,
             )  # fmt: skip
 
-    @staticmethod
-    def _on_terminal():  # type: ignore[no-untyped-def]  # noqa: ANN205
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        return Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
-        )  # fmt: skip
+def _on_terminal() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[note]}"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+    )  # fmt: skip

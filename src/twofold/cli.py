@@ -1,1 +1,200 @@
+"""The command line: reads arguments, calls one step or workflow, prints.
 
+Flags come from the verb's `Config`; nothing but the verb that was asked for is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import errno
+import json
+import logging
+import sys
+import traceback
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from twofold import registry, settings
+from twofold.errors import BadSetting, TwofoldError, unknown
+from twofold.records import Outcome
+
+# In the order in which a newcomer meets them.
+ORDER = ("demo", "pretrain", "sample", "blocks", "extract", "select", "probe", "report")
+
+SHARED = {
+    "--config": "TOML file with settings; flags override it",
+    "--json": "print the result as one JSON line",
+    "--quiet": "no progress and no log on stderr",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console command; ends the process with its exit code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; gives 0 when done, 2 where the user can mend it, 1 for our fault, 130 when interrupted."""
+    try:
+        return _run(arguments)
+    except TwofoldError as error:
+        print(f"twofold: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("twofold: interrupted. Run the same command again to go on where it stopped.", file=sys.stderr)
+        return 130
+    except OSError as error:
+        return _disk(error)
+    except Exception as error:
+        return _out_of_memory(error)
+
+
+def verbs() -> dict[str, str]:
+    """Every verb and the room it lives in."""
+    found = {name: room for room in ("steps", "workflows") for name in registry.names(room)}
+    return dict(sorted(found.items(), key=lambda item: (ORDER.index(item[0]) if item[0] in ORDER else 99, item[0])))
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        import importlib.metadata
+
+        print(importlib.metadata.version("twofold"))
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in verbs():
+        raise unknown("verb", verb, verbs(), "`twofold --help` explains them.")
+    module = registry.find(verbs()[verb], verb)
+    given = vars(_parser(verb, module).parse_args(rest))
+    shown_as_json, quiet = given.pop("json"), given.pop("quiet")
+    file = given.pop("config")
+    from_file = settings.read_file(Path(file)) if file else {}
+    config = settings.build(module.Config, {**from_file, **{n: v for n, v in given.items() if v is not None}}, verb)
+    _talk(quiet)
+    outcome: Outcome = module.run(config)
+    print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
+    return 0
+
+
+def _overview() -> str:
+    """What `twofold --help` prints."""
+    width = max(map(len, verbs()))
+    lines = [f"  {verb:{width}}  {registry.summary(room, verb).rstrip('.')}" for verb, room in verbs().items()]
+    return "\n".join(
+        [
+            "Diffusion models as unified image representations: pre-train once, then generate and classify.",
+            "",
+            "usage: twofold <verb> [settings]",
+            "",
+            *lines,
+            "",
+            "`twofold <verb> --help` explains the settings of one verb; `twofold demo` does it all in some minutes.",
+        ]
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors of argparse in the words and with the exit code of all others."""
+
+    def error(self, message: str) -> NoReturn:
+        strange = message.removeprefix("unrecognized arguments: ").split(" ")[0]
+        if message.startswith("unrecognized arguments") and strange.startswith("-"):
+            flags = [option for action in self._actions for option in action.option_strings]
+            raise unknown(f"flag of {self.prog}:", strange.partition("=")[0], flags)
+        raise BadSetting(f"{self.prog}: {message}. `{self.prog} --help` explains every setting.")
+
+
+def _parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=f"twofold {verb}", description=module.__doc__, allow_abbrev=False, argument_default=None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    kinds = typing.get_type_hints(module.Config)
+    for field in dataclasses.fields(module.Config):
+        about = field.metadata
+        many = typing.get_origin(kinds[field.name]) is tuple
+        if about["positional"]:
+            parser.add_argument(field.name, metavar=field.name.upper(), nargs="+" if many else None, help=_help(field))
+        elif kinds[field.name] is bool:
+            parser.add_argument(_flag(field.name), action=argparse.BooleanOptionalAction, help=_help(field))
+        else:
+            parser.add_argument(_flag(field.name), metavar=_metavar(field), help=_help(field))
+    for flag, told in SHARED.items():
+        if flag == "--config":
+            parser.add_argument(flag, metavar="FILE", help=told)
+        else:
+            parser.add_argument(flag, action="store_true", help=told)
+    return parser
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _metavar(field: dataclasses.Field[Any]) -> str:
+    choices = field.metadata["choices"]
+    return "|".join(choices) if choices and len(choices) < 5 else field.name.upper()
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    """The setting's sentence with its default."""
+    told = str(field.metadata["help"]).replace("%", "%%")
+    if field.default is dataclasses.MISSING:
+        return f"{told} (needed)"
+    if field.default is None or isinstance(field.default, bool):
+        return told
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    return f"{told} (default: {default})"
+
+
+def _talk(quiet: bool) -> None:
+    """Log to stderr, so that stdout holds the result alone."""
+    log = logging.getLogger("twofold")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.handlers = [h for h in log.handlers if not isinstance(h, logging.StreamHandler)]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.propagate = False
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _disk(error: OSError) -> int:
+    """What the system refused, in one line."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "Free some space and run the same command again; it goes on where it stopped."
+    else:
+        advice = "Check the path and its permissions, then run the same command again."
+    print(f"twofold: {error.strerror or error}{where}. {advice}", file=sys.stderr)
+    return 2
+
+
+def _out_of_memory(error: Exception) -> int:
+    """Memory is the user's to mend with a smaller batch; anything else is our fault and shows its traceback."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        print(
+            "twofold: out of memory. Give a smaller --batch, or run where there is more memory.",
+            file=sys.stderr,
+        )
+        return 2
+    traceback.print_exc()
+    print(
+        "twofold: this is a fault of twofold, not yours. Please report it with the lines above.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,9 @@ def pool(features: Tensor, side: int) -> Tensor:
     if side == 0:
         return maps
     if side > min(maps.shape[-2:]):
-        raise BadSetting(f"Pool {side} is larger than the map of {maps.shape[-2]}x{maps.shape[-1]}. Give a smaller --pool.")
+        raise BadSetting(
+            f"Pool {side} is larger than the map of {maps.shape[-2]}x{maps.shape[-1]}. Give a smaller --pool."
+        )
     if side == 1:
         return maps.mean((-2, -1))
     return F.adaptive_avg_pool2d(maps, side).flatten(1)
@@ -40,4 +42,4 @@ def as_map(features: Tensor) -> Tensor:
     side = math.isqrt(features.shape[1])
     if side * side != features.shape[1]:
         raise BadSetting(f"{features.shape[1]} tokens do not form a square; they cannot be pooled to a grid.")
-    return features.transpose(1, 2).unflatten(2, (side, side))
+    return features.transpose(1, 2).reshape(features.shape[0], -1, side, side)

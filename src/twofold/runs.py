@@ -1,9 +1,9 @@
 """A run is a folder that one command wrote. It explains itself and is never overwritten by another.
 
-    config.toml      verb, resolved settings, versions, the command; written first
-    results.jsonl    scores, append-only (see results.py)
-    log.txt          what was said while it ran
-    finished.json    what the command gave back; its presence means done
+config.toml      verb, resolved settings, versions, the command; written first
+results.jsonl    scores, append-only (see results.py)
+log.txt          what was said while it ran
+finished.json    what the command gave back; its presence means done
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _check_same(folder: Path, verb: str, wanted: dict[str, Any]) -> None:
     if found.get("verb") != verb:
         raise BadRun(f"{folder} holds a run of `{found.get('verb')}`, not of `{verb}`. {advice}")
     there = found.get("identity", {})
-    changed = [n for n in sorted({*there, *wanted}) if there.get(n) != wanted.get(n) and n != "out"]
+    changed = [n for n in sorted({*there, *wanted}) if there.get(n) != wanted.get(n)]
     if changed:
         told = "; ".join(f"{n} is {there.get(n, 'unset')} there, {wanted.get(n, 'unset')} here" for n in changed)
         raise BadRun(f"{folder} holds a run of other settings: {told}. {advice}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,7 @@ class Place:
     module: nn.Module
 
 
-class _DeepestReached(Exception):  # noqa: N818
+class _DeepestReached(Exception):
     """Leaves the forward pass; carries nothing and never escapes `read`."""
 
 
@@ -41,11 +41,8 @@ def read(places: Sequence[Place], forward: Callable[[], object]) -> list[Tensor]
 
         return hook
 
-    with hooked([(place.module, keep(place)) for place in places]):
-        try:
-            forward()
-        except _DeepestReached:
-            pass
+    with hooked([(place.module, keep(place)) for place in places]), suppress(_DeepestReached):
+        forward()
     return [found[place.name] for place in places]
 
 

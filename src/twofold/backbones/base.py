@@ -1,9 +1,9 @@
 """What every backbone promises, and how a MODEL string becomes one.
 
-    run:DIR | DIR             a run of `twofold pretrain`
-    diffusers:DIR_OR_HUB_ID   a diffusers pipeline folder
-    pixels                    the images themselves, the control
-    ...?untrained             the same network with random weights, the other control
+run:DIR | DIR             a run of `twofold pretrain`
+diffusers:DIR_OR_HUB_ID   a diffusers pipeline folder
+pixels                    the images themselves, the control
+...?untrained             the same network with random weights, the other control
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from twofold.errors import BadModel, BadSetting, unknown
 from twofold.records import Block, number_text
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 BlockName = int | str
@@ -140,7 +142,17 @@ class Backbone(ABC):
 
 
 class DiffusionBackbone(Backbone):
-    """A backbone that was trained to remove noise, and can therefore generate."""
+    """A backbone that was trained to remove noise, and can therefore generate.
+
+    Attributes:
+        length: number of noise steps T.
+        schedule: the settings of the noise schedule, in the words of diffusers' schedulers.
+        sample_shape: (C, h, w) of what the network denoises.
+    """
+
+    length: int
+    schedule: dict[str, Any]
+    sample_shape: tuple[int, int, int]
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: float | Tensor) -> Tensor:
@@ -149,6 +161,10 @@ class DiffusionBackbone(Backbone):
     @abstractmethod
     def noised(self, x: Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
         """The noised image that the network sees at step t: sqrt(abar) x + sqrt(1 - abar) noise for DDPM."""
+
+    @abstractmethod
+    def pixels(self, x: Tensor) -> NDArray[np.uint8]:
+        """The inverse of `preprocess`: [B, C, h, w] -> uint8 [B, H, W] for grey images, [B, H, W, 3] for colour."""
 
 
 def parse(model: str) -> ModelName:
@@ -223,7 +239,9 @@ def pipeline_class(folder: Path) -> str:
     try:
         return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadModel(f"{folder / 'model_index.json'} is damaged: it names no _class_name. Save the pipeline again.") from error
+        raise BadModel(
+            f"{folder / 'model_index.json'} is damaged: it names no _class_name. Save the pipeline again."
+        ) from error
 
 
 def place(device: str | None, precision: str) -> Placement:
@@ -260,5 +278,7 @@ def _fast_bf16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+        # Releases of torch before this call existed do not tell; they get fp32.
+        told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

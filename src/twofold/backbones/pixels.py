@@ -60,5 +60,7 @@ def build(name: ModelName, placement: Placement) -> PixelsBackbone:
     if name.untrained:
         raise BadSetting("pixels has no weights, so `?untrained` means nothing for it. Give `pixels`.")
     if name.argument and not (name.argument.isdigit() and int(name.argument) > 0):
-        raise BadSetting(f"pixels:{name.argument}: the part after the colon is the side in pixels, for instance pixels:8.")
+        raise BadSetting(
+            f"pixels:{name.argument}: the part after the colon is the side in pixels, for instance pixels:8."
+        )
     return PixelsBackbone(int(name.argument or DEFAULT_SIZE), placement)

@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twofold.backbones import _resizing, _taps
@@ -34,7 +36,13 @@ class UNetBackbone(DiffusionBackbone):
     """
 
     def __init__(
-        self, unet: UNet2DModel, scheduler: DDPMScheduler, placement: Placement, *, name: str, identity: str = ""
+        self,
+        unet: UNet2DModel,
+        scheduler: DDPMScheduler,
+        placement: Placement,
+        *,
+        name: str,
+        identity: str = "",
     ) -> None:
         self.unet = unet
         self.scheduler = scheduler
@@ -49,14 +57,18 @@ class UNetBackbone(DiffusionBackbone):
             "range": "-1..1",
             "channels": "rgb" if self.channels == 3 else "grey",
         }
+        self.sample_shape = (self.channels, self.image_size, self.image_size)
+        self.schedule = dict(scheduler.config)
         # Kept in double precision: sqrt(1 - abar) at t = 0 loses digits in single.
         betas = torch.as_tensor(scheduler.betas, dtype=torch.float64)
         self.signal = torch.cumprod(1 - betas, 0)
+        self.length = len(betas)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """Measured on a copy without weights, where a forward pass only passes shapes on."""
-        shadow = UNet2DModel.from_config(self.unet.config).to("meta").eval()
+        with torch.device("meta"):
+            shadow = UNet2DModel.from_config(self.unet.config).eval()
         x = torch.empty(1, self.channels, self.image_size, self.image_size, device="meta")
         step = torch.zeros(1, dtype=torch.long, device="meta")
         return _taps.survey(places(shadow), lambda: shadow(x, step))
@@ -102,8 +114,11 @@ class UNetBackbone(DiffusionBackbone):
         spread = self._per_image((1 - self.signal).sqrt(), steps)
         kind = self.scheduler.config.prediction_type
         if kind == "epsilon":
-            return (x_t - spread * predicted) / signal
-        return signal * x_t - spread * predicted if kind == "v_prediction" else predicted
+            predicted = (x_t - spread * predicted) / signal
+        elif kind == "v_prediction":
+            predicted = signal * x_t - spread * predicted
+        clean: Tensor = predicted
+        return clean
 
     def noised(self, x: Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
         """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) noise (Ho et al. 2020, eq. 4)."""
@@ -111,6 +126,13 @@ class UNetBackbone(DiffusionBackbone):
         signal = self._per_image(self.signal.sqrt(), steps)
         spread = self._per_image((1 - self.signal).sqrt(), steps)
         return signal * x + spread * noise.to(x.device)
+
+    def pixels(self, x: Tensor) -> NDArray[np.uint8]:
+        """[-1, 1] -> 0..255, rounded; values outside are clipped."""
+        grey_or_colour = ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        if self.channels == 1:
+            return grey_or_colour[:, 0].numpy()
+        return grey_or_colour.permute(0, 2, 3, 1).numpy()
 
     def sigma(self, t: float | None) -> float | None:
         """sqrt((1 - abar_t) / abar_t)."""
@@ -124,7 +146,7 @@ class UNetBackbone(DiffusionBackbone):
 
     def check_step(self, t: float | None) -> None:
         """Whole numbers 0..T-1."""
-        last = len(self.signal) - 1
+        last = self.length - 1
         if t is None or not float(t).is_integer() or not 0 <= t <= last:
             shown = "none" if t is None else number_text(t)
             raise BadSetting(f"t = {shown} is not a noise step of {self.name}: whole numbers 0 to {last} are allowed.")
@@ -163,32 +185,39 @@ def places(unet: UNet2DModel) -> list[Place]:
 
 def _layers(level: nn.Module) -> list[nn.Module]:
     """The last module of each layer of a level: its attention where it has one, else its ResBlock."""
-    attentions = getattr(level, "attentions", None)
-    return list(attentions if attentions is not None and len(attentions) else level.resnets)
+    modules: Any = getattr(level, "attentions", None) or level.resnets
+    return list(modules)
 
 
 def build(name: ModelName, placement: Placement) -> UNetBackbone:
     """Load a pipeline folder; with `?untrained` its network with fresh random weights of a fixed seed."""
     folder = pipeline_folder(name)
-    unet = _untrained(folder) if name.untrained else _trained(folder)
+    unet = _untrained(folder, placement.dtype) if name.untrained else _trained(folder, placement.dtype)
     scheduler = _scheduler(folder)
-    unet.to(device=placement.device, dtype=placement.dtype, memory_format=torch.channels_last)
+    unet.to(device=placement.device, memory_format=torch.channels_last)
     identity = _identity(folder, name.untrained)
     return UNetBackbone(unet.eval().requires_grad_(False), scheduler, placement, name=str(name), identity=identity)
 
 
-def _trained(folder: Path) -> UNet2DModel:
+def _trained(folder: Path, dtype: torch.dtype) -> UNet2DModel:
     try:
-        return UNet2DModel.from_pretrained(folder / "unet", use_safetensors=True, local_files_only=True)
+        return UNet2DModel.from_pretrained(
+            folder / "unet", use_safetensors=True, local_files_only=True, torch_dtype=dtype
+        )
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise BadModel(f"The weights in {folder / 'unet'} cannot be read: {reason} Save or train the model again.") from error
+        raise BadModel(
+            f"The weights in {folder / 'unet'} cannot be read: {reason} Save or train the model again."
+        ) from error
 
 
-def _untrained(folder: Path) -> UNet2DModel:
+def _untrained(folder: Path, dtype: torch.dtype) -> UNet2DModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED_SEED)
-        return UNet2DModel.from_config(_settings(folder / "unet"))
+        unet = UNet2DModel.from_config(_settings(folder / "unet"))
+    for parameter in unet.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return unet
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -205,7 +234,9 @@ def _scheduler(folder: Path) -> DDPMScheduler:
         return DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise BadModel(f"The schedule in {folder / 'scheduler'} cannot be read: {reason} Save the model again.") from error
+        raise BadModel(
+            f"The schedule in {folder / 'scheduler'} cannot be read: {reason} Save the model again."
+        ) from error
 
 
 def _identity(folder: Path, untrained: bool) -> str:

@@ -100,9 +100,7 @@ def check_split(dataset: str, split: str) -> None:
         raise unknown(f"split of {dataset}", split, SPLITS)
 
 
-def carve(
-    labels: NDArray[np.int64], shares: Sequence[float], *, salt: str
-) -> list[NDArray[np.int64]]:
+def carve(labels: NDArray[np.int64], shares: Sequence[float], *, salt: str) -> list[NDArray[np.int64]]:
     """Split positions into parts of fixed shares, class by class.
 
     The rule: within a class, images are put in the order of the SHA-256 of `salt:position` and cut at the

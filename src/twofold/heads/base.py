@@ -48,8 +48,8 @@ class Head(ABC):
 
     def predict(self, x: ArrayLike) -> Labels:
         """The likeliest label of each row, int64 [N]."""
-        scores = self.scores(x)
-        return self.classes_[scores.argmax(1)]
+        labels: Labels = self.classes_[self.scores(x).argmax(1)]
+        return labels
 
     def check_fitted(self) -> None:
         """Raise `NotFitted` before `fit`."""
@@ -74,7 +74,9 @@ def features(x: ArrayLike) -> Matrix:
         raise BadData(f"Features have shape {table.shape}; this head needs rows [N, D]. Pool maps first (--pool 1).")
     bad = ~np.isfinite(table).all(1)
     if bad.any():
-        raise BadData(f"{int(bad.sum())} of {len(table)} feature rows hold a value that is not finite. Extract them again.")
+        raise BadData(
+            f"{int(bad.sum())} of {len(table)} feature rows hold a value that is not finite. Extract them again."
+        )
     return table
 
 

@@ -58,7 +58,8 @@ class Logistic(Head):
     def scores(self, x: ArrayLike) -> Matrix:
         """Log-odds up to a constant, float32 [N, K]; their softmax are the probabilities."""
         self.check_fitted()
-        return (self.scale_(features(x)) @ self.weight_ + self.bias_).astype(np.float32)
+        scores: Matrix = (self.scale_(features(x)) @ self.weight_ + self.bias_).astype(np.float32)
+        return scores
 
     def settled(self) -> Logistic:
         """A logistic regression of the chosen strength."""

@@ -48,7 +48,8 @@ class Ridge(Head):
     def scores(self, x: ArrayLike) -> Matrix:
         """Predicted indicators, float32 [N, K]."""
         self.check_fitted()
-        return (self.scale_(features(x)) @ self.weight_ + self.bias_).astype(np.float32)
+        scores: Matrix = (self.scale_(features(x)) @ self.weight_ + self.bias_).astype(np.float32)
+        return scores
 
     def settled(self) -> Ridge:
         """A ridge of the chosen strength."""

@@ -1,0 +1,193 @@
+"""Every picture of the project: data in, one file out. No global state, no window, one colour map for shares.
+
+Colours keep their order and their contrast for colour-blind readers (Okabe and Ito's palette).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+LEAST_SIDE = 32  # pixels of an image in a grid, so that small ones can be seen
+GAP = 2
+
+
+def image_grid(images: Sequence[Path], out: Path) -> None:
+    """Lay PNGs of equal size out in a near-square grid, small ones enlarged without smoothing."""
+    from PIL import Image
+
+    tiles = [np.asarray(Image.open(path)) for path in images]
+    factor = max(1, -(-LEAST_SIDE // tiles[0].shape[0]))
+    tiles = [tile.repeat(factor, 0).repeat(factor, 1) for tile in tiles]
+    columns = int(np.ceil(np.sqrt(len(tiles))))
+    rows = -(-len(tiles) // columns)
+    height, width = tiles[0].shape[0] + GAP, tiles[0].shape[1] + GAP
+    sheet = np.full((rows * height + GAP, columns * width + GAP, *tiles[0].shape[2:]), 255, np.uint8)
+    for k, tile in enumerate(tiles):
+        top, left = GAP + k // columns * height, GAP + k % columns * width
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    with files.replacing(out) as temporary:
+        Image.fromarray(sheet).save(temporary)
+
+
+def selection_map(
+    panels: Mapping[str, NDArray[np.float64]], blocks: Sequence[str], steps: Sequence[str],
+    best: tuple[str, int, int], title: str, out: Path,
+) -> None:  # fmt: skip
+    """Heat maps of accuracy over block and noise step, one panel a pool.
+
+    Args:
+        panels: pool name -> accuracy [blocks, steps], NaN where there is no cell.
+        blocks, steps: labels of rows (bottom to top) and columns.
+        best: panel name, row and column of the choice, ringed.
+        title: what is shown.
+        out: PNG or SVG file.
+    """
+    figure = _figure(1.6 + max(2.6, 0.62 * len(steps)) * len(panels), 1.6 + max(2.2, 0.3 * len(blocks)))
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    shown = np.concatenate([values[np.isfinite(values)] for values in panels.values()])
+    low = float(np.quantile(shown, 0.1))
+    for ax, (name, values) in zip(axes, panels.items(), strict=True):
+        image = ax.imshow(
+            100 * values,
+            origin="lower",
+            aspect="auto",
+            cmap="viridis",
+            vmin=100 * low,
+            vmax=100 * shown.max(),
+        )
+        _write_cells(ax, values, low, float(shown.max()))
+        ax.set_title(name, fontsize=10)
+        ax.set_xticks(range(len(steps)), steps, fontsize=8)
+        ax.set_xlabel("noise step t  (σ below)")
+        if name == best[0]:
+            ax.add_patch(_ring(best[2], best[1]))
+    axes[0].set_yticks(range(len(blocks)), blocks, fontsize=8)
+    axes[0].set_ylabel("block")
+    bar = figure.colorbar(image, ax=list(axes), shrink=0.9, pad=0.02)
+    bar.set_label("accuracy on val, %")
+    figure.suptitle(title, fontsize=11)
+    _save(figure, out)
+
+
+def training_curves(metrics: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Loss and probe accuracy over images seen, one under the other."""
+    figure = _figure(6.4, 4.4)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    for ax, name, label, colour, factor in (
+        (upper, "loss", "loss (MSE of ε)", COLOURS[0], 1), (lower, "probe", "probe on val, %", COLOURS[1], 100),
+    ):  # fmt: skip
+        points = [(m["images"], factor * m[name]) for m in metrics if name in m]
+        if points:
+            ax.plot(
+                *zip(*points, strict=True),
+                color=colour,
+                marker="o" if name == "probe" else None,
+                markersize=4,
+            )
+        ax.set_ylabel(label)
+        _plain(ax)
+    upper.set_yscale("log")
+    lower.set_xlabel("images seen")
+    _save(figure, out)
+
+
+def bars(rows: Sequence[tuple[str, float, float | None, float | None, bool]], label: str, out: Path) -> None:
+    """Horizontal bars with intervals; rows of (name, value, low, high, is a control), shares as 0..1."""
+    figure = _figure(6.4, 0.9 + 0.42 * len(rows))
+    ax = figure.subplots()
+    for k, (_, value, low, high, control) in enumerate(reversed(rows)):
+        ax.barh(
+            k,
+            100 * value,
+            color="#b8b8b8" if control else COLOURS[0],
+            hatch="//" if control else None,
+            edgecolor="white",
+        )
+        if low is not None and high is not None:
+            ax.plot([100 * low, 100 * high], [k, k], color="black", linewidth=1.5)
+        ax.annotate(
+            f"{100 * value:.1f}",
+            (100 * (high or value), k),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    ax.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
+    least = min(row[2] if row[2] is not None else row[1] for row in rows)
+    ax.set_xlim(max(0.0, 100 * least - 10) // 10 * 10, 104)
+    ax.set_xlabel(label)
+    _plain(ax)
+    _save(figure, out)
+
+
+def lines(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    x_label: str,
+    y_label: str,
+    out: Path,
+    *,
+    log_x: bool = False,
+) -> None:
+    """One line a name, of (x, y) points; y as given."""
+    figure = _figure(6.4, 3.6)
+    ax = figure.subplots()
+    for (name, points), colour in zip(series.items(), COLOURS * 9, strict=False):
+        ax.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name, color=colour)
+    if log_x:
+        ax.set_xscale("log")
+    ax.set_xlabel(x_label)
+    ax.set_ylabel(y_label)
+    ax.legend(fontsize=8, frameon=False)
+    _plain(ax)
+    _save(figure, out)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain(ax: Axes) -> None:
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _ring(column: int, row: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#d62728", linewidth=2.5)
+
+
+def _write_cells(ax: Axes, values: NDArray[np.float64], low: float, high: float) -> None:
+    """The number in each cell, dark on light and light on dark."""
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = value > low + 0.6 * (high - low)
+            ax.text(
+                column,
+                row,
+                f"{100 * value:.1f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="black" if dark else "white",
+            )
+
+
+def _save(figure: Figure, out: Path) -> None:
+    with files.replacing(out) as temporary:
+        figure.savefig(temporary, dpi=144)

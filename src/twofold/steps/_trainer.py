@@ -1,0 +1,191 @@
+"""One update of diffusion pre-training, and everything a checkpoint must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from twofold import files, noise, pooling
+from twofold.backbones.base import Placement, place
+from twofold.backbones.unet import UNetBackbone
+from twofold.datasets.base import Dataset
+from twofold.errors import BadRun
+from twofold.heads.ridge import Ridge
+from twofold.steps import _schedule
+
+if TYPE_CHECKING:
+    from twofold.steps.pretrain import Config
+
+# Where the cheap probe reads while training: the middle of the useful range of every model met so far.
+PROBE_SIGMA = 0.18
+PROBE_ROWS = 2000
+ATTENTION_UP_TO = 16  # maps of this side or smaller get attention, as in Ho et al. 2020
+
+
+class Trainer:
+    """Network, optimizer, weight average and the count of images seen."""
+
+    def __init__(self, config: Config, dataset: Dataset, side: int) -> None:
+        self.config = config
+        where = place(config.device, "fp32").device
+        mixed = "no" if config.precision == "fp32" else config.precision
+        self._accelerator = Accelerator(mixed_precision=mixed, cpu=where.type == "cpu")
+        self.is_main: bool = self._accelerator.is_main_process
+        self.scheduler = DDPMScheduler(config.steps, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            unet = network(side, dataset.channels, config.widths, config.layers)
+        unet.to(self._accelerator.device, memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(unet.parameters(), lr=config.lr, weight_decay=0.0, fused=True)
+        # The half-life in images, as a decay an update; short runs warm up: (1 + k) / (10 + k).
+        decay = 0.5 ** (config.batch / config.ema) if config.ema else 0.0
+        self._ema = EMAModel(unet.parameters(), decay=decay, foreach=True)
+        self._unet, self._optimizer = self._accelerator.prepare(unet, optimizer)
+        self._parameters = [p for p in unet.parameters() if p.requires_grad]
+        self.parameters = sum(p.numel() for p in self._parameters)
+        self._backbone = UNetBackbone(
+            unet, self.scheduler, Placement(self._accelerator.device, torch.float32), name="it"
+        )
+        self._dataset = dataset
+        self._images = self._load("train")
+        self.seen = self.saved = 0
+        self.lr = 0.0
+        self.told = ""
+
+    def update(self) -> Tensor:
+        """One optimizer step on the next images; gives their loss without waiting for it."""
+        share = self._share()
+        drawn = _schedule.draw(self.config.seed, share, len(self._images), self._images.shape[1:], self.config.steps)
+        x = self._images[torch.from_numpy(drawn.rows)]
+        steps = torch.from_numpy(drawn.steps).to(x.device)
+        eps = torch.from_numpy(drawn.noise).to(x.device)
+        x_t = self._backbone.noised(x, steps, eps).contiguous(memory_format=torch.channels_last)
+        self._set_rate()
+        with self._accelerator.autocast():
+            predicted = self._unet(x_t, steps).sample
+        # Ho et al. 2020, eq. 14: the mean squared error of the predicted noise.
+        loss = (predicted.float() - eps).square().mean()
+        self._accelerator.backward(loss)
+        self._accelerator.clip_grad_norm_(self._parameters, self.config.clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._ema.step(self._parameters)
+        self.seen += min(self.config.batch, self.config.images - self.seen)
+        detached: Tensor = loss.detach()
+        return detached
+
+    def mean_loss(self, losses: list[Tensor]) -> float:
+        """Mean over updates and processes."""
+        return float(self._accelerator.gather(torch.stack(losses).mean().reshape(1)).mean())
+
+    def probe(self) -> float:
+        """Accuracy on val of a ridge head on the averaged network's middle and first decoder blocks."""
+        self._ema.store(self._parameters)
+        self._ema.copy_to(self._parameters)
+        try:
+            x, y = self._features("train")
+            val = self._features("val")
+            head = Ridge().fit(x, y, val=val)
+            return float((head.predict(val[0]) == val[1]).mean())
+        finally:
+            self._ema.restore(self._parameters)
+
+    def save(self, path: Path) -> None:
+        """Write everything that the rest of training depends on, at once."""
+        self.saved = self.seen
+        if not self.is_main:
+            return
+        state = {
+            "seen": self.seen,
+            "unet": self._accelerator.unwrap_model(self._unet).state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "ema": self._ema.state_dict(),
+            "scaler": self._accelerator.scaler.state_dict() if self._accelerator.scaler else None,
+        }
+        with files.replacing(path) as temporary:
+            torch.save(state, temporary)
+
+    def restore(self, path: Path) -> None:
+        """Continue from what `save` wrote."""
+        try:
+            state = torch.load(path, map_location=self._accelerator.device, weights_only=True)
+            self._accelerator.unwrap_model(self._unet).load_state_dict(state["unet"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._ema.load_state_dict(state["ema"])
+            self._ema.to(self._accelerator.device)
+            if self._accelerator.scaler:
+                self._accelerator.scaler.load_state_dict(state["scaler"])
+        except Exception as error:
+            raise BadRun(f"{path} is damaged and cannot be continued from. Delete it to start again.") from error
+        self.seen = self.saved = int(state["seen"])
+
+    def pipeline(self) -> DDPMPipeline:
+        """The averaged network with its schedule."""
+        self._ema.copy_to(self._parameters)
+        return DDPMPipeline(self._accelerator.unwrap_model(self._unet), self.scheduler)
+
+    def _load(self, split: str, most: int | None = None) -> Tensor:
+        """Preprocessed images of a split, in memory."""
+        rows = self._dataset.build(split)
+        return self._backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
+
+    def _share(self) -> range:
+        """This process's part of the next batch's image numbers; the last batch may be smaller."""
+        end = min(self.seen + self.config.batch, self.config.images)
+        processes, mine = self._accelerator.num_processes, self._accelerator.process_index
+        cuts = [self.seen + (end - self.seen) * k // processes for k in range(processes + 1)]
+        return range(cuts[mine], cuts[mine + 1])
+
+    def _set_rate(self) -> None:
+        self.lr = self.config.lr * _schedule.rate(self.seen, self.config.warmup, self.config.images)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr
+
+    def _features(self, split: str) -> tuple[Any, Any]:
+        """Middle and first decoder block, averaged to 2 x 2, and labels."""
+        rows = self._dataset.build(split)
+        count = min(len(rows), PROBE_ROWS)
+        x = self._load(split, count)
+        middle = next(b.number for b in self._backbone.blocks if b.name == "mid")
+        own = torch.from_numpy(noise.normal(0, rows.index[:count], x.shape[1:]))
+        maps = self._backbone.features(x, self._backbone.step(PROBE_SIGMA), [middle, middle + 1], own)
+        table = torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1)
+        return table.cpu().numpy(), rows.labels[:count]
+
+
+def network(side: int, channels: int, widths: tuple[int, ...] | None, layers: int | None) -> UNet2DModel:
+    """A U-Net for images of this side; by default levels are halved down to 4 pixels (or to an odd side)."""
+    widths = widths or default_widths(side)
+    sides = [side // 2**k for k in range(len(widths))]
+    attended = [s <= ATTENTION_UP_TO and s < side for s in sides]
+    return UNet2DModel(
+        sample_size=side,
+        in_channels=channels,
+        out_channels=channels,
+        layers_per_block=layers or (1 if side <= 16 else 2),
+        block_out_channels=widths,
+        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attended),
+        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attended)),
+        attention_head_dim=None,
+        norm_num_groups=_groups(widths),
+    )
+
+
+def default_widths(side: int) -> tuple[int, ...]:
+    """Channels of each level: 32, 64 for 8 pixels; from 64 doubling once for larger images."""
+    levels, rest = 1, side
+    while rest % 2 == 0 and rest > 4:
+        levels, rest = levels + 1, rest // 2
+    first = 32 if side <= 16 else 64
+    return (first, *[2 * first] * (levels - 1))
+
+
+def _groups(widths: tuple[int, ...]) -> int:
+    """The largest usual group count that divides every width."""
+    return next(g for g in (32, 16, 8, 4, 2, 1) if all(w % g == 0 and w // g > 1 for w in widths) or g == 1)

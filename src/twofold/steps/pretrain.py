@@ -1,0 +1,188 @@
+"""Train a diffusion model on the images of a data set, without labels."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twofold import files, runs
+from twofold.datasets import base as datasets
+from twofold.errors import BadRun, BadSetting, Diverged
+from twofold.records import Outcome
+from twofold.runs import Run
+from twofold.settings import setting
+
+if TYPE_CHECKING:
+    from twofold.steps._trainer import Trainer
+
+log = logging.getLogger("twofold")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `twofold pretrain`; durations are counted in images."""
+
+    data: str = setting(help="data set to learn from; its labels are not used")
+    out: Path = setting(help="folder of the run", identity=False)
+    images: int = setting(100_000, help="length of training, in images seen", least=1)
+    batch: int = setting(64, help="images per update, over all processes", least=1)
+    lr: float = setting(2e-3, help="peak learning rate of AdamW", least=0)
+    warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0)
+    ema: int = setting(9_000, help="half-life of the weight average, in images", least=0)
+    clip: float = setting(1.0, help="largest norm of the gradient", least=0)
+    widths: tuple[int, ...] | None = setting(
+        None, help="channels of each level, finest first; none: from the image size"
+    )
+    layers: int | None = setting(None, help="ResBlocks a level; none: 1 up to 16 pixels, else 2", least=1)
+    size: int | None = setting(None, help="side of the training images in pixels; none: the data set's own", least=4)
+    steps: int = setting(1000, help="noise steps T of the linear schedule 1e-4..0.02", least=2)
+    probe_every: int | None = setting(
+        None, help="images between probe scores on val; 0: never; none: six in a run", least=0
+    )
+    save_every: int = setting(10_000, help="images between checkpoints", least=1, identity=False)
+    log_every: int = setting(1_280, help="images between lines of metrics.jsonl", least=1)
+    resume: bool = setting(
+        False, help="insist on continuing: an error where there is nothing to continue", identity=False
+    )
+    seed: int = setting(0, help="seed of weights, order, steps and noise", least=0)
+    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    precision: str = setting("fp32", help="number format of training", choices=("fp32", "bf16", "fp16"))
+
+
+def run(config: Config) -> Outcome:
+    """Train to the end, from the last checkpoint if there is one."""
+    if config.resume and not (config.out / "config.toml").exists():
+        raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
+    dataset = datasets.load(config.data, sealed=("test",))
+    side = _side(config, dataset)
+    with runs.opened(config.out, "pretrain", config) as run_:
+        if run_.finished is not None:
+            return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
+        facts = _train(config, run_, dataset, side)
+        run_.finish(facts)
+    return Outcome(facts, f"{config.out}: {_told(facts)}")
+
+
+def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> dict[str, Any]:
+    from twofold.steps._trainer import Trainer
+
+    trainer = Trainer(config, dataset, side)
+    metrics, checkpoint = run_.folder / "metrics.jsonl", run_.folder / "checkpoint.pt"
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+        log.info("continuing after %s images", f"{trainer.seen:,}")
+    _cut(metrics, trainer.seen)
+    spent = _spent(metrics)
+    with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
+        _loop(config, trainer, bar, metrics, checkpoint, spent)
+    save_pipeline(trainer, run_.folder)
+    records = files.read_lines(metrics)
+    losses = [r["loss"] for r in records if "loss" in r][-5:]
+    probes = [r["probe"] for r in records if "probe" in r]
+    seconds = _spent(metrics)
+    return {
+        "images": trainer.seen, "parameters": trainer.parameters, "seconds": round(seconds, 1),
+        "images_per_second": round(trainer.seen / max(seconds, 1e-9), 1),
+        "loss": round(sum(losses) / max(len(losses), 1), 5), "probe": probes[-1] if probes else None,
+    }  # fmt: skip
+
+
+def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint: Path, spent: float) -> None:
+    """Update until all images are seen; what is due after an update is decided by the count of images alone."""
+    probe_every = math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
+    started, pending = time.monotonic(), []
+    while trainer.seen < config.images:
+        before = trainer.seen
+        pending.append(trainer.update())
+        bar.advance(trainer.seen - before, trainer.told)
+        last = trainer.seen >= config.images
+        if last or _due(before, trainer.seen, config.log_every):
+            loss = trainer.mean_loss(pending)
+            pending = []
+            if not math.isfinite(loss):
+                raise Diverged(_diverged(config, trainer.seen, loss, checkpoint))
+            trainer.told = f"loss {loss:.4f}"
+            seconds = spent + time.monotonic() - started
+            _note(
+                trainer,
+                metrics,
+                {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)},
+            )
+        if probe_every and (last or _due(before, trainer.seen, probe_every)):
+            _note(trainer, metrics, {"images": trainer.seen, "probe": trainer.probe()})
+        # Only a loss known to be finite may become a checkpoint, so it waits for the next look at it.
+        if not pending and (last or trainer.seen - trainer.saved >= config.save_every):
+            trainer.save(checkpoint)
+
+
+def _diverged(config: Config, seen: int, loss: float, checkpoint: Path) -> str:
+    kept = "the checkpoint before it is kept" if checkpoint.exists() else "there was no checkpoint yet"
+    return (
+        f"The loss became {loss} before image {seen:,} of {config.out}; {kept}. "
+        f"Start another run with a smaller --lr (it was {config.lr:g}) or a smaller --clip."
+    )
+
+
+def save_pipeline(trainer: Trainer, folder: Path) -> None:
+    """Write the averaged network as a diffusers pipeline; model_index.json comes last and says it is whole."""
+    if not trainer.is_main:
+        return
+    scratch = folder / ".pipeline"
+    shutil.rmtree(scratch, ignore_errors=True)
+    trainer.pipeline().save_pretrained(scratch)
+    for part in ("unet", "scheduler"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+        (scratch / part).replace(folder / part)
+    (scratch / "model_index.json").replace(folder / "model_index.json")
+    shutil.rmtree(scratch)
+
+
+def _side(config: Config, dataset: datasets.Dataset) -> int:
+    side = config.size or dataset.image_size
+    if side is None:
+        raise BadSetting(
+            f"The images of {config.data} have different sizes. Give --size, the side to train at in pixels."
+        )
+    levels = len(config.widths) if config.widths else 1
+    if side % 2 ** (levels - 1):
+        raise BadSetting(
+            f"Images of {side} pixels cannot be halved {levels - 1} times, as {levels} --widths ask for. Give fewer."
+        )
+    return side
+
+
+def _due(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, after]."""
+    return before // every < after // every
+
+
+def _note(trainer: Trainer, path: Path, record: dict[str, Any]) -> None:
+    if trainer.is_main:
+        files.append_lines(path, [record])
+
+
+def _cut(metrics: Path, seen: int) -> None:
+    """Drop what was noted after the checkpoint; it will be noted again."""
+    kept = [r for r in files.read_lines(metrics) if r["images"] <= seen]
+    if metrics.exists():
+        metrics.unlink()
+    if kept:
+        files.append_lines(metrics, kept)
+
+
+def _spent(metrics: Path) -> float:
+    """Seconds of training noted so far."""
+    return max((r["seconds"] for r in files.read_lines(metrics) if "seconds" in r), default=0.0)
+
+
+def _told(facts: dict[str, Any]) -> str:
+    probe = "" if facts["probe"] is None else f", probe on val {100 * facts['probe']:.1f} %"
+    return (
+        f"{facts['images']:,} images through {facts['parameters'] / 1e6:.1f} M parameters in {facts['seconds']:.0f} s "
+        f"({facts['images_per_second']:.0f} images/s), loss {facts['loss']:.4f}{probe}."
+    )

@@ -1,0 +1,205 @@
+"""Train a head on frozen features and score it on test, beside its controls."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import results, runs
+from twofold.backbones import base as backbones
+from twofold.backbones.base import Backbone, DiffusionBackbone
+from twofold.datasets import base as datasets
+from twofold.datasets.base import Dataset
+from twofold.errors import BadRun, BadSetting
+from twofold.heads import base as heads
+from twofold.records import Cell, Outcome, Score, Tap
+from twofold.runs import Run
+from twofold.settings import setting
+from twofold.steps import _fill, _shots
+from twofold.store import Table
+
+log = logging.getLogger("twofold")
+
+CONTROLS = ("pixels", "untrained", "none")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `twofold probe`."""
+
+    model: str = setting(help="network to read: run:DIR, diffusers:DIR, pixels; ?untrained for random weights")
+    data: str = setting(help="data set to classify")
+    out: Path = setting(help="folder of the run: results.jsonl", identity=False)
+    choice: Path | None = setting(None, help="run of twofold select whose block, t and pool are taken")
+    block: str | None = setting(None, help="block number or name, instead of --choice")
+    t: float | None = setting(None, help="noise step in the model's own unit, with --block")
+    sigma: float | None = setting(None, help="noise-to-signal ratio instead of --t")
+    pool: int = setting(1, help="side of the grid that maps are averaged to, with --block", least=1)
+    head: tuple[str, ...] = setting(("logistic",), help="heads to train")
+    shots: int = setting(0, help="labels a class to learn from; 0: all", least=0)
+    seeds: int = setting(1, help="how many seeds (of noise and of shots) are averaged", least=1)
+    controls: tuple[str, ...] = setting(
+        ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS
+    )
+    draws: int = setting(1, help="noise samples an image, averaged", least=1)
+    features: Path | None = setting(None, help="folder for the stores; none: OUT/features", identity=False)
+    dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
+    batch: int = setting(128, help="images a forward pass", least=1)
+    seed: int = setting(0, help="the first seed", least=0)
+    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table to be: a backbone, where it is read, and what it is called."""
+
+    name: str
+    backbone: Backbone
+    cell: Cell
+    control: bool
+
+
+def run(config: Config) -> Outcome:
+    """Fit on train, choose strengths on val, open test once; a second run tells the same again."""
+    for name in config.head:
+        heads.load(name)
+    dataset = datasets.load(config.data)
+    _check_shots(config, dataset)
+    rows = list(_rows(config, dataset))
+    with runs.opened(config.out, "probe", config) as run_:
+        if run_.finished is None:
+            _score_all(config, run_, dataset, rows)
+            run_.finish({"scores": [s.record() for s in results.read(config.out)]})
+        scores = results.read(config.out)
+    return Outcome({"scores": [s.record() for s in scores]}, _table(scores))
+
+
+def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row]) -> None:
+    """Append the scores of every row and head that results.jsonl lacks."""
+    known = {(s.about["row"], s.about["head"]) for s in results.read(run_.folder)}
+    for row in rows:
+        for head in config.head:
+            if (row.name, head) not in known:
+                score = _score(config, dataset, row, head)
+                results.append(run_.folder, [score])
+                log.info("%s, %s: %s %%", row.name, head, results.percent(score))
+
+
+def _score(config: Config, dataset: Dataset, row: Row, head: str) -> Score:
+    """Accuracy on test, averaged over seeds, with a bootstrap interval over images and seeds."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    right, chosen = [], []
+    for seed in seeds:
+        tables = _tables(config, dataset, row, seed)
+        correct, choice = _correct(tables, head, config.shots, seed)
+        right.append(correct)
+        chosen.append(choice)
+    per_seed = np.stack(right)
+    low, high = results.bootstrap_interval(per_seed)
+    about = {
+        "row": row.name, "control": row.control, "model": row.backbone.name, "data": config.data, "head": head,
+        "shots": config.shots, "cell": str(row.cell), "block": row.backbone.block(row.cell.tap.block).name,
+        "t": row.cell.tap.t, "sigma": row.backbone.sigma(row.cell.tap.t), "pool": row.cell.pool,
+        "chosen": chosen, "per_seed": [float(c.mean()) for c in right],
+    }  # fmt: skip
+    return Score("top1", float(per_seed.mean()), "test", per_seed.shape[1], tuple(seeds), low, high, about)
+
+
+def _correct(tables: dict[str, Table], name: str, shots: int, seed: int) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Which test images are classified rightly [N], and what val chose.
+
+    With all labels the head is fitted again on train and val once val has chosen its strength. With K shots it
+    learns from K rows a class of train, and val has K a class too: more would be labels that are not paid for.
+    """
+    train, val, test = tables["train"], tables["val"], tables["test"]
+    if shots:
+        train = _take(train, _shots.draw(train.y, shots, seed))
+        val = _take(val, _shots.at_most(val.y, shots, seed))
+    chosen = heads.load(name).fit(train.x, train.y, val=(val.x, val.y))
+    final = chosen
+    if not shots:
+        x, y = np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y])
+        final = chosen.settled().fit(x, y)
+    return final.predict(test.x) == test.y, chosen.choice
+
+
+def _take(table: Table, rows: NDArray[np.int64]) -> Table:
+    return replace(table, x=table.x[rows], y=table.y[rows], index=table.index[rows])
+
+
+def _tables(config: Config, dataset: Dataset, row: Row, seed: int) -> dict[str, Table]:
+    """The three splits of a row's features with the noise of one seed, from stores that are filled where they lack."""
+    reading = _fill.Reading(seed, config.draws, config.dtype, config.batch)
+    folder = config.features or config.out / "features"
+    # Features without noise are the same for every seed.
+    part = "clean" if row.cell.tap.t is None else f"seed{seed}"
+    store = _fill.open_store(folder / f"{row.backbone.identity}-{part}", row.backbone, dataset, _plain(reading, row))
+    _fill.fill(store, row.backbone, dataset, datasets.SPLITS, [row.cell], reading)
+    return {split: store.read(split, row.cell) for split in datasets.SPLITS}
+
+
+def _plain(reading: _fill.Reading, row: Row) -> _fill.Reading:
+    return reading if row.cell.tap.t is not None else replace(reading, seed=0, draws=1)
+
+
+def _rows(config: Config, dataset: Dataset) -> Iterator[Row]:
+    """The model, then its controls: raw pixels, and the same network untrained at the same tap."""
+    backbone = _load(config, config.model)
+    cell = _cell(config, backbone)
+    yield Row(config.model, backbone, cell, control=False)
+    name = backbones.parse(config.model)
+    if "pixels" in config.controls and name.scheme != "pixels":
+        size = dataset.image_size or backbone.image_size
+        yield Row("pixels", _load(config, f"pixels:{size}"), Cell(Tap(1, None), size), control=True)
+    if "untrained" in config.controls and name.scheme != "pixels" and not name.untrained:
+        yield Row("untrained", _load(config, str(replace(name, untrained=True))), cell, control=True)
+
+
+def _load(config: Config, model: str) -> Backbone:
+    return backbones.load(model, device=config.device, precision=config.precision)
+
+
+def _cell(config: Config, backbone: Backbone) -> Cell:
+    """Where to read: given, or as `twofold select` chose."""
+    if (config.choice is None) == (config.block is None):
+        raise BadSetting("probe needs a place to read: --choice RUN of twofold select, or --block with --t and --pool.")
+    if config.choice is not None:
+        return _chosen(config.choice, config.model)
+    if isinstance(backbone, DiffusionBackbone) and config.t is None and config.sigma is None:
+        raise BadSetting(f"{config.model} is a diffusion model: give --t or --sigma with --block.")
+    t, sigma = (None if v is None else (v,) for v in (config.t, config.sigma))
+    steps = _fill.steps(backbone, t, sigma)
+    return _fill.cells(backbone, (str(config.block),), steps, (config.pool,))[0]
+
+
+def _chosen(folder: Path, model: str) -> Cell:
+    path = folder / "choice.json"
+    if not path.exists():
+        raise BadRun(f"{folder} holds no choice.json: it is not a finished run of `twofold select`. Run that first.")
+    choice = json.loads(path.read_text(encoding="utf-8"))
+    if choice["model"] != model:
+        raise BadRun(f"{folder} chose for the model {choice['model']}, not for {model}. Give the choice of this model.")
+    return Cell.parse(choice["cell"])
+
+
+def _check_shots(config: Config, dataset: Dataset) -> None:
+    """More shots than a class has images is an error before any work."""
+    if config.shots:
+        _shots.draw(dataset.build("train").labels, config.shots, config.seed)
+
+
+def _table(scores: list[Score]) -> str:
+    rows = [("", "head", "read at", "top-1 on test, %", "n")]
+    for s in scores:
+        t = "clean" if s.about["t"] is None else f"t={s.about['t']:g}"
+        place = f"{s.about['block']} {t} pool {s.about['pool']}"
+        rows.append((s.about["row"], s.about["head"], place, results.percent(s), str(s.n)))
+    return results.table(rows)
