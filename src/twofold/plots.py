@@ -82,25 +82,43 @@ def selection_map(
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """Loss and probe accuracy over images seen, one under the other."""
-    figure = _figure(6.4, 4.4)
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    for ax, name, label, colour, factor in (
-        (upper, "loss", "loss (MSE of ε)", COLOURS[0], 1), (lower, "probe", "probe on val, %", COLOURS[1], 100),
-    ):  # fmt: skip
+    """Loss and probe accuracy over images seen, one under the other; what was never measured gets no panel."""
+    kinds = (("loss", "loss (MSE of ε)", COLOURS[0], 1), ("probe", "probe on val, %", COLOURS[1], 100))
+    shown = [kind for kind in kinds if any(kind[0] in m for m in metrics)] or [kinds[0]]
+    figure = _figure(4.8, 0.5 + 1.9 * len(shown))  # narrow, so that its letters stay readable on a phone
+    axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, (name, label, colour, factor) in zip(axes, shown, strict=True):
         points = [(m["images"], factor * m[name]) for m in metrics if name in m]
-        if points:
-            ax.plot(
-                *zip(*points, strict=True),
-                color=colour,
-                marker="o" if name == "probe" else None,
-                markersize=4,
-            )
-        ax.set_ylabel(label)
+        x, y = zip(*points, strict=True) if points else ((), ())
+        marker = "o" if len(points) <= 30 else None
+        ax.plot(x, y, color=colour, marker=marker, markersize=3.5, linewidth=1.6)
+        ax.set_title(label, fontsize=10, loc="left")
+        ax.margins(x=0.03, y=0.1)
         _plain(ax)
-    upper.set_yscale("log")
-    lower.set_xlabel("images seen")
+        if name == "loss":
+            _log_in_plain_numbers(ax)
+    axes[-1].set_xlabel("images seen")
+    axes[-1].xaxis.set_major_formatter("{x:,.0f}")
+    axes[-1].xaxis.set_major_locator(_few_ticks())
     _save(figure, out)
+
+
+def _log_in_plain_numbers(ax: Axes) -> None:
+    """A logarithmic y axis that says 0.2 rather than 2 × 10⁻¹."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+    low, high = ax.dataLim.intervaly
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if high < 10 * low else (1, 2, 5)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(5)
 
 
 def bars(rows: Sequence[tuple[str, float, float | None, float | None, bool]], label: str, out: Path) -> None:

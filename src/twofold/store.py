@@ -48,6 +48,7 @@ class Store:
         self.folder = folder
         self.sealed = sealed
         self._group = group
+        self._columns: dict[str, NDArray[np.int64]] = {}
 
     @property
     def key(self) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class Store:
         folder = self.folder / split / "features" / str(cell)
         if not (folder / "zarr.json").exists():
             return list(range(len(self.chunk_rows(split))))
-        rest = "/0" * (self._array(split, cell).ndim - 1)
+        rest = "/0" if cell.pool else "/0/0/0"
         return [k for k in range(len(self.chunk_rows(split))) if not (folder / f"c/{k}{rest}").exists()]
 
     def write_chunk(self, split: str, cell: Cell, number: int, values: NDArray[np.float32]) -> None:
@@ -156,10 +157,11 @@ class Store:
     def _column(self, split: str, name: str) -> NDArray[np.int64]:
         self._check_open(split)
         path = f"{split}/{name}"
-        if path not in self._group:
+        if path not in self._columns and path not in self._group:
             raise BadStore(f"{self.folder} has no {split} split. Run `twofold extract --split {split}` into it.")
-        column: NDArray[np.int64] = self._group[path][:]
-        return column
+        if path not in self._columns:
+            self._columns[path] = self._group[path][:]
+        return self._columns[path]
 
     def _array(self, split: str, cell: Cell) -> Any:
         self._check_open(split)

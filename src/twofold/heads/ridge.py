@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Self, final
 
 import numpy as np
-import scipy.linalg
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
+from twofold.heads._spectrum import Spectrum
 from twofold.heads._standard import Scale, one_hot, validation_choice
-from twofold.heads.base import Head, Matrix, examples, features
+from twofold.heads.base import Head, Labels, Matrix, examples, features
 
 # Relative to the mean eigenvalue of the scaled features' covariance, so that they mean the same for every D and N.
 STRENGTHS = tuple(float(s) for s in np.logspace(-5, 2, 15))
@@ -20,8 +22,8 @@ class Ridge(Head):
     """Least squares with a penalty, on standardised features.
 
     With X the scaled, centred features [N, D], Y the centred indicators [N, K] and s the strength times the mean
-    eigenvalue, the weights are (X'X + s I)^-1 X'Y. Let X'X = V diag(e) V' (or XX' = U diag(e) U' where N < D, with
-    X'(XX' + s I)^-1 Y the same weights): then every strength costs two products with a K-column matrix.
+    eigenvalue, the weights are (X'X + s I)^-1 X'Y = V (V'X'Y / (e + s)) with X'X = V diag(e) V': after one
+    eigendecomposition every strength costs a division and a product with a K-column matrix.
 
     Args:
         strengths: the strengths to choose from on val; without val the middle one is taken.
@@ -34,14 +36,14 @@ class Ridge(Head):
         """See `Head.fit`; val chooses the strength by accuracy, ties by squared error."""
         table, classes, positions = examples(x, y)
         self.scale_ = Scale.of(table)
-        scaled = self.scale_(table).astype(np.float64)
-        target = one_hot(positions, len(classes))
-        self.bias_ = target.mean(0)
-        values, basis, moments = _decompose(scaled, target - self.bias_)
-        unit = values.sum() / min(scaled.shape) if values.any() else 1.0
-        choose = self._choose(values, basis, moments, unit, classes, val)
-        self.strength_ = choose
-        self.weight_ = basis @ (moments / (values + choose * unit)[:, None])
+        scaled = torch.from_numpy(self.scale_(table)).double()
+        target = torch.from_numpy(one_hot(positions, len(classes)))
+        self.bias_ = target.mean(0).numpy()
+        spectrum = Spectrum.of(scaled)
+        # V'X'Y, so that the weights for s are V (V'X'Y / (e + s)).
+        moments = spectrum.projected.T @ (target - target.mean(0))
+        self.strength_ = self._choose(spectrum, moments, classes, val)
+        self.weight_ = (spectrum.basis @ _shrunk(spectrum, moments, self.strength_)).numpy()
         self.classes_ = classes
         return self
 
@@ -62,47 +64,24 @@ class Ridge(Head):
         return {"strength": self.strength_}
 
     def _choose(
-        self,
-        values: NDArray[np.float64],
-        basis: NDArray[np.float64],
-        moments: NDArray[np.float64],
-        unit: float,
-        classes: NDArray[np.int64],
-        val: tuple[ArrayLike, ArrayLike] | None,
+        self, spectrum: Spectrum, moments: Tensor, classes: Labels, val: tuple[ArrayLike, ArrayLike] | None
     ) -> float:
         if val is None or len(self.strengths) == 1:
             return self.strengths[len(self.strengths) // 2]
-        projected = self.scale_(features(val[0])).astype(np.float64) @ basis
+        projected = torch.from_numpy(self.scale_(features(val[0]))).double() @ spectrum.basis
         labels = np.asarray(val[1])
         target = (labels[:, None] == classes).astype(np.float64) - self.bias_
         judged = []
         for strength in self.strengths:
-            guess = projected @ (moments / (values + strength * unit)[:, None])
+            guess = (projected @ _shrunk(spectrum, moments, strength)).numpy()
             right = classes[(guess + self.bias_).argmax(1)] == labels
             judged.append((float(right.mean()), float(np.square(guess - target).mean())))
-        self.val_accuracy_, self.val_loss_ = judged[validation_choice(judged)]
         return self.strengths[validation_choice(judged)]
 
 
-def _decompose(
-    x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues e [R], basis [D, R] and moments [R, K] with weights(s) = basis @ (moments / (e + s)).
-
-    The smaller of the two Gram matrices is decomposed; directions of no variance are left out.
-    """
-    n, d = x.shape
-    if d <= n:
-        values, basis = scipy.linalg.eigh(x.T @ x, overwrite_a=True, driver="evd")
-        kept = values > values[-1] * 1e-10
-        values, basis = values[kept], basis[:, kept]
-        return values, basis, basis.T @ (x.T @ y)
-    values, left = scipy.linalg.eigh(x @ x.T, overwrite_a=True, driver="evd")
-    kept = values > values[-1] * 1e-10
-    values, left = values[kept], left[:, kept]
-    # Right singular vectors are X'U / sqrt(e), and V'X'Y = sqrt(e) U'Y.
-    root = np.sqrt(values)
-    return values, (x.T @ left) / root, root[:, None] * (left.T @ y)
+def _shrunk(spectrum: Spectrum, moments: Tensor, strength: float) -> Tensor:
+    """The weights along the principal directions [R, K]."""
+    return moments / (spectrum.values + strength * spectrum.unit)[:, None]
 
 
 build = Ridge

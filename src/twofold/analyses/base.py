@@ -1,0 +1,46 @@
+"""What every analysis promises: a measure of tables of numbers that yields scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import registry
+from twofold.errors import BadData
+from twofold.records import Score
+
+
+class Analysis(ABC):
+    """A measure; it computes and yields, and neither prints nor writes.
+
+    Attributes:
+        needs: names of the tables it is given, float [N, D] each; those that end in `_labels` are int64 [N].
+    """
+
+    needs: tuple[str, ...]
+
+    @abstractmethod
+    def measure(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> Iterator[Score]:
+        """Yield the scores of these tables.
+
+        Raises:
+            BadData: a table is missing, or tables do not fit one another.
+        """
+
+    def check(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> None:
+        """Raise `BadData` where a table is missing or holds a value that is not finite."""
+        lacking = [name for name in self.needs if name not in tables]
+        if lacking:
+            raise BadData(f"{type(self).__name__} lacks the table {lacking[0]!r}; it needs {', '.join(self.needs)}.")
+        for name in self.needs:
+            if not np.isfinite(tables[name]).all():
+                raise BadData(f"The table {name!r} holds values that are not finite. Make it again.")
+
+
+def load(name: str) -> Analysis:
+    """An analysis by the name of its file."""
+    analysis: Analysis = registry.find("analyses", name).build()
+    return analysis

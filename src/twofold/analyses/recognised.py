@@ -1,0 +1,56 @@
+"""How many generated images a calibrated classifier of real ones is sure of, and of how many classes.
+
+A cheap check that samples look like the data, readable by a person: a support vector machine on the tables, its
+scores turned into probabilities by Platt's method on held-out folds, trained on real images alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold.analyses.base import Analysis
+from twofold.errors import BadData
+from twofold.records import Score
+from twofold.results import bootstrap_interval
+
+SURE = 0.9  # probability of the likeliest class from which the classifier counts as sure
+FOLDS = 5
+SLACK = 10.0  # the machine's C; digits are separable, so its exact value does not matter
+
+
+@final
+class Recognised(Analysis):
+    """Shares of sure answers on generated and on held-out real images, and their ratio."""
+
+    needs = ("real", "real_labels", "held_out", "generated")
+
+    def measure(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> Iterator[Score]:
+        """Yield `sure` of held-out images, `sure` of generated ones, `sure_ratio`, and `classes_seen`.
+
+        The tables hold pixels or features: real [N, D] with real_labels [N], held_out [M, D], generated [G, D].
+        """
+        from sklearn.calibration import CalibratedClassifierCV
+        from sklearn.svm import SVC
+
+        self.check(tables)
+        labels = tables["real_labels"]
+        if np.bincount(labels).max(initial=0) < FOLDS or len(np.unique(labels)) < 2:
+            raise BadData(f"The classifier needs two classes and {FOLDS} images of one; give more labelled images.")
+        judge = CalibratedClassifierCV(SVC(C=SLACK), ensemble=False, cv=FOLDS).fit(tables["real"], labels)
+        real = judge.predict_proba(tables["held_out"]).max(1) >= SURE
+        chances = judge.predict_proba(tables["generated"])
+        made = chances.max(1) >= SURE
+        about = {"sure_from": SURE, "classifier": "support vector machine, Platt scaling"}
+        yield Score("sure", float(real.mean()), "test", len(real), (), *bootstrap_interval(real), about)
+        yield Score("sure", float(made.mean()), "generated", len(made), (), *bootstrap_interval(made), about)
+        yield Score("sure_ratio", float(made.mean() / max(real.mean(), 1e-9)), "generated", len(made), (), about=about)
+        counts = np.bincount(chances.argmax(1), minlength=len(judge.classes_))
+        seen = {**about, "counts": dict(zip(map(str, judge.classes_), counts.tolist(), strict=True))}
+        yield Score("classes_seen", float((counts > 0).sum()), "generated", len(made), (), about=seen)
+
+
+build = Recognised

@@ -1,0 +1,201 @@
+"""Write one page about any set of runs: pictures, maps, leaderboards and commands, in a single file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twofold import files, runs
+from twofold.errors import BadRun, BadSetting
+from twofold.records import Outcome
+from twofold.settings import setting
+from twofold.steps import _page, _standings
+from twofold.steps._page import RunFolder
+from twofold.steps._standings import Group, Row
+
+MARK = '<meta name="generator" content="twofold report">'
+HEADLINES = 4  # groups of scores that are summed up at the top
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of `twofold report`."""
+
+    runs: tuple[Path, ...] = setting(positional=True, help="run folders to show, in the order of the page")
+    out: Path = setting(help="folder of the page, index.html; a former page in it is replaced", identity=False)
+
+
+def run(config: Config) -> Outcome:
+    """Read the runs and write the page at once; the runs are only read."""
+    folders = _folders(config.runs)
+    parent = _parent(folders)
+    shown = [_page.read(folder, parent) for folder in folders]
+    _check_out(config.out)
+    text = _render(_content(shown))
+    page = config.out / "index.html"
+    try:
+        files.write_text(page, text)
+    except OSError as error:
+        raise BadRun(f"{page} cannot be written: {error.strerror}. Give --out a folder that you may write.") from error
+    facts = {"page": str(page), "runs": len(shown)}
+    return Outcome(facts, f"A page about {_count(len(shown), 'run')}: {page}")
+
+
+def _folders(given: Sequence[Path]) -> list[Path]:
+    """The runs, each once.
+
+    Raises:
+        BadSetting: there is none.
+        BadRun: a folder does not exist, or holds runs instead of being one.
+    """
+    if not given:
+        raise BadSetting("report needs RUNS: one or several --out folders of earlier commands, with spaces between.")
+    found = list({folder.resolve(): folder for folder in given}.values())
+    for folder in found:
+        inside = sorted(path.parent.name for path in folder.glob("*/config.toml"))
+        if inside and not (folder / "config.toml").exists():
+            raise BadRun(f"{folder} is not a run, but holds some: {', '.join(inside)}. Give these: {folder}/*.")
+    return found
+
+
+def _parent(folders: Sequence[Path]) -> Path:
+    """The deepest folder that holds all runs."""
+    return Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+
+
+def _check_out(out: Path) -> None:
+    """Fail before any work where the page cannot or must not be written.
+
+    Raises:
+        BadRun: OUT is a file, may not be written, or holds files of others.
+    """
+    if out.exists() and not out.is_dir():
+        raise BadRun(f"{out} is a file. Give --out a folder: a new one, an empty one, or that of a former page.")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise BadRun(
+            f"{out} cannot be made or written: {there} does not allow it. Give --out a folder that you may write."
+        )
+    if out.exists() and _foreign(out):
+        raise BadRun(f"{out} holds files that are no page of `twofold report`. Give --out a new or an empty folder.")
+
+
+def _foreign(out: Path) -> bool:
+    """Whether a folder has content, but no page of ours."""
+    page = out / "index.html"
+    if page.is_file():
+        return MARK not in page.read_text(encoding="utf-8", errors="replace")
+    return any(not path.name.startswith(".") for path in out.iterdir())
+
+
+def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
+    """All that the template shows.
+
+    Raises:
+        BadRun: none of the runs has something for the page.
+    """
+    by_verb = {verb: [r for r in shown if r.verb == verb] for verb in ("sample", "pretrain", "select", "probe")}
+    standings = _standings.groups(shown)
+    if not standings and not any(by_verb.values()):
+        told = ", ".join(f"{r.name} ({r.verb})" for r in shown)
+        raise BadRun(f"Nothing to show in {told}. Give runs of pretrain, sample, select or probe.")
+    return {
+        "title": _title(shown), "summary": _summary(by_verb["pretrain"], standings), "headlines": standings[:HEADLINES],
+        "samples": [(r, _page.samples(r)) for r in by_verb["sample"]],
+        "trainings": [(r, _page.training(r)) for r in by_verb["pretrain"]],
+        "selections": [(r, _page.selection(r)) for r in by_verb["select"]],
+        "standings": [(group, _standings.chart(group)) for group in standings],
+        "unscored": [r for r in by_verb["probe"] if not r.scores or r.finished is None],
+        "commands": _commands(shown), "unfinished": [r for r in shown if r.finished is None],
+        "made": _made(shown), "mark": MARK,
+    }  # fmt: skip
+
+
+def _title(shown: Sequence[RunFolder]) -> str:
+    data = sorted({r.short(str(r.settings["data"])) for r in shown if "data" in r.settings})
+    return f"Diffusion features on {_listed(data)}" if data else f"Runs {_listed([r.name for r in shown])}"
+
+
+def _summary(trained: Sequence[RunFolder], standings: Sequence[Group]) -> list[str]:
+    """The page in some sentences: what learned from what, and how it scores beside its controls."""
+    return [*map(_told_training, trained[:HEADLINES]), *map(_told_scores, standings[:HEADLINES])]
+
+
+def _told_training(run: RunFolder) -> str:
+    facts = run.finished
+    if facts is None:
+        return f"The diffusion model {run.name} is still learning from {run.setting('data')}."
+    return (
+        f"The diffusion model {run.name} ({facts.get('parameters', 0) / 1e6:.1f} M parameters) saw "
+        f"{facts.get('images', 0):,} images of {run.setting('data')} without their labels."
+    )
+
+
+def _told_scores(group: Group) -> str:
+    """The best row of a group against raw pixels and the untrained network, each with its best head."""
+    best, rivals = group.best, group.rivals
+    interval = f" ({best.interval})" if best.interval else ""
+    told = (
+        f"On {group.data} with {group.labels}, {best.label} with a {best.head} head reaches {best.value}\u00a0% "
+        f"{group.measure}{interval} on {best.score.n:,} test images"
+    )
+    if not rivals:
+        return f"{told}; no control was measured beside it."
+    against = _listed([f"{rival.value}\u00a0% from {rival.kind}" for rival in rivals])
+    heads = ", each with its best head" if len({row.head for row in group.rows}) > 1 else ""
+    return f"{told}, against {against}{heads}; {_told_intervals(best, rivals)}."
+
+
+def _told_intervals(best: Row, rivals: Sequence[Row]) -> str:
+    """Whether chance alone might explain the distance between the best row and its controls."""
+    close = [rival.kind for rival in rivals if not _standings.apart(best, rival)]
+    if not close:
+        return "the intervals do not overlap"
+    return "the intervals overlap" if len(close) == len(rivals) else f"its interval overlaps with that of {close[0]}"
+
+
+def _commands(shown: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """Commands in the order in which they ran, one that made several runs once."""
+    found: dict[str, dict[str, Any]] = {}
+    for r in sorted(shown, key=lambda r: str(r.made.get("at", ""))):
+        command = str(r.made.get("command", ""))
+        when = str(r.made.get("at", ""))[:16].replace("T", " ")
+        found.setdefault(command, {"text": command, "when": when, "runs": []})["runs"].append(r)
+    return list(found.values())
+
+
+def _made(shown: Sequence[RunFolder]) -> str:
+    """When and with which versions the page and its runs were made."""
+    versions: dict[str, list[str]] = {name: [] for name in runs.versions()}
+    for name, seen in versions.items():
+        seen.extend(sorted({str(r.made[name]) for r in shown if name in r.made}))
+    told = ", ".join(f"{name} {' and '.join(seen)}" for name, seen in versions.items() if seen)
+    days = sorted({str(r.made["at"])[:10] for r in shown if "at" in r.made})
+    when = (
+        f"runs of {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''} with {told}" if days else "runs without a date"
+    )
+    return f"Page written on {time.strftime('%Y-%m-%d')} about {_count(len(shown), 'run')}; {when}."
+
+
+def _render(content: dict[str, Any]) -> str:
+    """The page's text; everything that comes from a run is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("twofold"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("report.html.j2").render(content)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a person lists them."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
