@@ -16,14 +16,14 @@ from twofold import files, plots, results, runs
 from twofold.errors import BadRun
 from twofold.records import Score, number_text
 
-PICTURE_MOST = 1600  # pixels of the longer side; a larger picture is shrunk, since the page carries it
+PICTURE_BYTES = 2_000_000  # a larger picture is shrunk, since the page carries it
+PICTURE_SIDE = 1600  # pixels of the longer side of a shrunk picture
 GRID_MOST = 100
 BEST_CELLS = 8
 SHARES = ("top1", "top5", "accuracy", "recognised", "sure")
 MEANINGS = {
     "sure": "images that a classifier of real ones is sure of",
     "sure_ratio": "generated over real",
-    "classes_seen": "classes that appear",
 }
 
 
@@ -107,7 +107,10 @@ def samples(run: RunFolder) -> dict[str, Any]:
     drawn = sorted((run.folder / "images").glob("*.png"))
     said = {name: run.setting(name) for name in ("model", "num", "sampler", "steps", "seed")}
     counts = {"drawn": len(drawn), "shown": min(len(drawn), GRID_MOST)}
-    return {"picture": _grid(run, drawn), "scores": [_plain(s) for s in run.scores], **counts, **said}
+    names = {s.name for s in run.scores}
+    meanings = [(name.replace("_", " "), told) for name, told in MEANINGS.items() if name in names]
+    scores = [_plain(s) for s in run.scores]
+    return {"picture": _grid(run, drawn), "scores": scores, "meanings": meanings, **counts, **said}
 
 
 def _grid(run: RunFolder, drawn: Sequence[Path]) -> dict[str, Any] | None:
@@ -122,11 +125,20 @@ def _grid(run: RunFolder, drawn: Sequence[Path]) -> dict[str, Any] | None:
 
 
 def _plain(score: Score) -> dict[str, str]:
-    """A score of any name as text."""
-    what = f"{score.name.replace('_', ' ')}"
-    meaning = MEANINGS.get(score.name, "")
-    value = f"{results.percent(score)}\u00a0%" if score.name in SHARES else number_text(round(score.value, 3))
-    return {"what": what, "meaning": meaning, "on": score.split, "value": value, "n": f"{score.n:,}"}
+    """A score of any name as text; one that is a share in percent."""
+    share = score.name in SHARES
+    value, low, high = (_number(v, share) for v in (score.value, score.low, score.high))
+    return {
+        "what": score.name.replace("_", " "), "on": score.split,
+        "value": f"{value}\u00a0%" if share else value, "interval": f"{low} to {high}" if low and high else "",
+        "n": f"{score.n:,}",
+    }  # fmt: skip
+
+
+def _number(value: float | None, share: bool) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}" if share else number_text(round(value, 3))
 
 
 def training(run: RunFolder) -> dict[str, Any]:
@@ -213,7 +225,7 @@ def picture(path: Path) -> dict[str, Any]:
     try:
         with Image.open(path) as image:
             size = image.size
-            content = path.read_bytes() if max(size) <= PICTURE_MOST else _shrunk(image)
+            content = path.read_bytes() if path.stat().st_size <= PICTURE_BYTES else _shrunk(image)
     except (UnidentifiedImageError, OSError) as error:
         raise BadRun(
             f"{path} is not a picture that can be read. Run its command again, or leave the run out."
@@ -230,7 +242,7 @@ def _shrunk(image: Any) -> bytes:
     import io
 
     image = image.convert("RGB")
-    image.thumbnail((PICTURE_MOST, PICTURE_MOST))
+    image.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     content = io.BytesIO()
     image.save(content, "JPEG", quality=90)
     return content.getvalue()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,32 +20,52 @@ from twofold.errors import BadRun
 from twofold.heads.ridge import Ridge
 from twofold.steps import _schedule
 
-if TYPE_CHECKING:
-    from twofold.steps.pretrain import Config
-
 # Where the cheap probe reads while training: the middle of the useful range of every model met so far.
 PROBE_SIGMA = 0.18
 PROBE_ROWS = 2000
 ATTENTION_UP_TO = 16  # maps of this side or smaller get attention, as in Ho et al. 2020
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What the weights depend on, apart from the images; the words are those of `twofold pretrain`."""
+
+    images: int
+    batch: int
+    lr: float
+    warmup: int
+    ema: int
+    clip: float
+    widths: tuple[int, ...] | None
+    layers: int | None
+    steps: int
+    seed: int
+    device: str | None
+    precision: str
+
+    @classmethod
+    def of(cls, config: Any) -> Recipe:
+        """The settings of these names."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+
+
 class Trainer:
     """Network, optimizer, weight average and the count of images seen."""
 
-    def __init__(self, config: Config, dataset: Dataset, side: int) -> None:
-        self.config = config
-        where = place(config.device, "fp32").device
-        mixed = "no" if config.precision == "fp32" else config.precision
+    def __init__(self, recipe: Recipe, dataset: Dataset, side: int) -> None:
+        self.recipe = recipe
+        where = place(recipe.device, "fp32").device
+        mixed = "no" if recipe.precision == "fp32" else recipe.precision
         self._accelerator = Accelerator(mixed_precision=mixed, cpu=where.type == "cpu")
         self.is_main: bool = self._accelerator.is_main_process
-        self.scheduler = DDPMScheduler(config.steps, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
+        self.scheduler = DDPMScheduler(recipe.steps, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            unet = network(side, dataset.channels, config.widths, config.layers)
+            torch.manual_seed(recipe.seed)
+            unet = network(side, dataset.channels, recipe.widths, recipe.layers)
         unet.to(self._accelerator.device, memory_format=torch.channels_last)
-        optimizer = torch.optim.AdamW(unet.parameters(), lr=config.lr, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, weight_decay=0.0, fused=True)
         # The half-life in images, as a decay an update; short runs warm up: (1 + k) / (10 + k).
-        decay = 0.5 ** (config.batch / config.ema) if config.ema else 0.0
+        decay = 0.5 ** (recipe.batch / recipe.ema) if recipe.ema else 0.0
         self._ema = EMAModel(unet.parameters(), decay=decay, foreach=True)
         self._unet, self._optimizer = self._accelerator.prepare(unet, optimizer)
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
@@ -61,7 +82,7 @@ class Trainer:
     def update(self) -> Tensor:
         """One optimizer step on the next images; gives their loss without waiting for it."""
         share = self._share()
-        drawn = _schedule.draw(self.config.seed, share, len(self._images), self._images.shape[1:], self.config.steps)
+        drawn = _schedule.draw(self.recipe.seed, share, len(self._images), self._images.shape[1:], self.recipe.steps)
         x = self._images[torch.from_numpy(drawn.rows)]
         steps = torch.from_numpy(drawn.steps).to(x.device)
         eps = torch.from_numpy(drawn.noise).to(x.device)
@@ -72,11 +93,11 @@ class Trainer:
         # Ho et al. 2020, eq. 14: the mean squared error of the predicted noise.
         loss = (predicted.float() - eps).square().mean()
         self._accelerator.backward(loss)
-        self._accelerator.clip_grad_norm_(self._parameters, self.config.clip)
+        self._accelerator.clip_grad_norm_(self._parameters, self.recipe.clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._ema.step(self._parameters)
-        self.seen += min(self.config.batch, self.config.images - self.seen)
+        self.seen += min(self.recipe.batch, self.recipe.images - self.seen)
         detached: Tensor = loss.detach()
         return detached
 
@@ -137,13 +158,13 @@ class Trainer:
 
     def _share(self) -> range:
         """This process's part of the next batch's image numbers; the last batch may be smaller."""
-        end = min(self.seen + self.config.batch, self.config.images)
+        end = min(self.seen + self.recipe.batch, self.recipe.images)
         processes, mine = self._accelerator.num_processes, self._accelerator.process_index
         cuts = [self.seen + (end - self.seen) * k // processes for k in range(processes + 1)]
         return range(cuts[mine], cuts[mine + 1])
 
     def _set_rate(self) -> None:
-        self.lr = self.config.lr * _schedule.rate(self.seen, self.config.warmup, self.config.images)
+        self.lr = self.recipe.lr * _schedule.rate(self.seen, self.recipe.warmup, self.recipe.images)
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr
 

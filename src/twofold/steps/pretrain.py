@@ -69,9 +69,9 @@ def run(config: Config) -> Outcome:
 
 
 def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> dict[str, Any]:
-    from twofold.steps._trainer import Trainer
+    from twofold.steps._trainer import Recipe, Trainer
 
-    trainer = Trainer(config, dataset, side)
+    trainer = Trainer(Recipe.of(config), dataset, side)
     metrics, checkpoint = run_.folder / "metrics.jsonl", run_.folder / "checkpoint.pt"
     if checkpoint.exists():
         trainer.restore(checkpoint)

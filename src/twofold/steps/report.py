@@ -128,7 +128,7 @@ def _summary(trained: Sequence[RunFolder], standings: Sequence[Group]) -> list[s
 def _told_training(run: RunFolder) -> str:
     facts = run.finished
     if facts is None:
-        return f"The diffusion model {run.name} is still learning from {run.setting('data')}."
+        return f"The diffusion model {run.name} has not finished learning from {run.setting('data')}."
     return (
         f"The diffusion model {run.name} ({facts.get('parameters', 0) / 1e6:.1f} M parameters) saw "
         f"{facts.get('images', 0):,} images of {run.setting('data')} without their labels."

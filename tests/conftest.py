@@ -1,0 +1,44 @@
+"""Shared by all tests: no network, and one tiny trained model made by the real command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
+
+from twofold import cli
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished `twofold pretrain` of a very small network on digits."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    arguments = ["pretrain", "--data", "digits", "--out", str(folder), "--images", "512", "--widths", "16,16"]
+    assert cli.run([*arguments, "--probe-every", "256", "--log-every", "128", "--save-every", "256", "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.run([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real data in {SHARED.name}/ beside the checkout")
+    return SHARED
