@@ -15,6 +15,7 @@ from twofold.heads.base import Head, Labels, Matrix, examples, features
 
 # C of scikit-learn's LogisticRegression: larger = weaker penalty. From strong to weak, so that each start is near.
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 11))
+ROUGHER = 100.0
 
 
 @final
@@ -46,17 +47,22 @@ class Logistic(Head):
         open_ = val is not None and len(self.strengths) > 1
         path = sorted(self.strengths) if open_ else [self.strengths[len(self.strengths) // 2]]
         solutions, judged = [], []
+        # Choosing needs the answers and not the last digits; the chosen solution is polished.
+        rough = self.tolerance * (ROUGHER if open_ else 1)
         start = torch.zeros(len(spectrum.values) + 1, len(classes), dtype=torch.float64)
         for strength in path:
-            start = _solve(spectrum, target, strength, start, self.tolerance, self.most_steps)
+            start = _solve(spectrum, target, strength, start, rough, self.most_steps)
             solutions.append(start)
             if val is not None and open_:
                 held_out = torch.from_numpy(self.scale_(features(val[0]))).double() @ spectrum.basis
                 judged.append(_judge(held_out, np.asarray(val[1]), start, classes))
         best = validation_choice(judged) if open_ else 0
+        found = solutions[best]
+        if open_:
+            found = _solve(spectrum, target, path[best], found, self.tolerance, self.most_steps)
         self.strength_, self.classes_ = path[best], classes
-        self.weight_ = (spectrum.basis @ solutions[best][:-1]).numpy()
-        self.bias_ = solutions[best][-1].numpy()
+        self.weight_ = (spectrum.basis @ found[:-1]).numpy()
+        self.bias_ = found[-1].numpy()
         return self
 
     def scores(self, x: ArrayLike) -> Matrix:
@@ -103,7 +109,7 @@ def _solve(
         weights.grad = torch.vstack([x.T @ residual + penalties * weights[:-1], residual.sum(0)])
         return (penalties * weights[:-1].square()).sum() / 2 - (chances * target).sum() / n
 
-    solver.step(loss)
+    solver.step(loss)  # type: ignore[no-untyped-call]
     return torch.vstack([weights[:-1] * stretch, weights[-1:]])
 
 

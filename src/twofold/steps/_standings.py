@@ -88,8 +88,9 @@ class Group:
 
     @property
     def best(self) -> Row:
-        """The best row that is no control; the best control where there is nothing else."""
-        return next((r for r in self.rows if not r.control), self.rows[0])
+        """The row to speak of: among those that are no controls, the one that is best on val, never on test."""
+        own = [r for r in self.rows if not r.control] or self.rows
+        return max(own, key=lambda r: float(r.score.about.get("val", 0.0)))
 
     @property
     def rivals(self) -> list[Row]:

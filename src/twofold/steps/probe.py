@@ -96,25 +96,30 @@ def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row]) -> 
 def _score(config: Config, dataset: Dataset, row: Row, head: str) -> Score:
     """Accuracy on test, averaged over seeds, with a bootstrap interval over images and seeds."""
     seeds = range(config.seed, config.seed + config.seeds)
-    right, chosen = [], []
-    for seed in seeds:
-        tables = _tables(config, dataset, row, seed)
-        correct, choice = _correct(tables, head, config.shots, seed)
-        right.append(correct)
-        chosen.append(choice)
-    per_seed = np.stack(right)
+    trials = [_trial(_tables(config, dataset, row, seed), head, config.shots, seed) for seed in seeds]
+    per_seed = np.stack([trial.right for trial in trials])
     low, high = results.bootstrap_interval(per_seed)
     about = {
         "row": row.name, "control": row.control, "model": row.backbone.name, "data": config.data, "head": head,
         "shots": config.shots, "cell": str(row.cell), "block": row.backbone.block(row.cell.tap.block).name,
         "t": row.cell.tap.t, "sigma": row.backbone.sigma(row.cell.tap.t), "pool": row.cell.pool,
-        "chosen": chosen, "per_seed": [float(c.mean()) for c in right],
+        "chosen": [trial.choice for trial in trials], "per_seed": [float(r.mean()) for r in per_seed],
+        "val": float(np.mean([trial.val for trial in trials])),
     }  # fmt: skip
     return Score("top1", float(per_seed.mean()), "test", per_seed.shape[1], tuple(seeds), low, high, about)
 
 
-def _correct(tables: dict[str, Table], name: str, shots: int, seed: int) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Which test images are classified rightly [N], and what val chose.
+@dataclass(frozen=True)
+class Trial:
+    """One fit: which test images it classifies rightly [N], what val chose, its accuracy on val before refitting."""
+
+    right: NDArray[np.bool_]
+    choice: dict[str, Any]
+    val: float
+
+
+def _trial(tables: dict[str, Table], name: str, shots: int, seed: int) -> Trial:
+    """Fit, choose, open test.
 
     With all labels the head is fitted again on train and val once val has chosen its strength. With K shots it
     learns from K rows a class of train, and val has K a class too: more would be labels that are not paid for.
@@ -128,7 +133,8 @@ def _correct(tables: dict[str, Table], name: str, shots: int, seed: int) -> tupl
     if not shots:
         x, y = np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y])
         final = chosen.settled().fit(x, y)
-    return final.predict(test.x) == test.y, chosen.choice
+    on_val = float((chosen.predict(val.x) == val.y).mean())
+    return Trial(final.predict(test.x) == test.y, chosen.choice, on_val)
 
 
 def _take(table: Table, rows: NDArray[np.int64]) -> Table:

@@ -136,7 +136,7 @@ def _told_training(run: RunFolder) -> str:
 
 
 def _told_scores(group: Group) -> str:
-    """The best row of a group against raw pixels and the untrained network, each with its best head."""
+    """A group's best row, its head chosen on val, against its controls, whose heads are the best on test."""
     best, rivals = group.best, group.rivals
     interval = f" ({best.interval})" if best.interval else ""
     told = (
@@ -146,7 +146,9 @@ def _told_scores(group: Group) -> str:
     if not rivals:
         return f"{told}; no control was measured beside it."
     against = _listed([f"{rival.value}\u00a0% from {rival.kind}" for rival in rivals])
-    heads = ", each with its best head" if len({row.head for row in group.rows}) > 1 else ""
+    heads = (
+        " (its head is the best on val, theirs the best on test)" if len({row.head for row in group.rows}) > 1 else ""
+    )
     return f"{told}, against {against}{heads}; {_told_intervals(best, rivals)}."
 
 

@@ -20,7 +20,7 @@ log = logging.getLogger("twofold")
 
 DATA = "digits"
 SHOTS = 10
-HEADS = ("ridge", "logistic", "knn")
+HEADS = ("ridge", "knn")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Config:
     out: Path = setting(Path("demo"), help="folder that gets one run a step, and the page", identity=False)
     images: int = setting(100_000, help="length of pre-training, in images seen", least=1)
     num: int = setting(500, help="images to generate", least=1)
+    steps: int = setting(100, help="forward passes an image that is generated", least=1)
     seeds: int = setting(3, help="seeds of every score", least=1)
     seed: int = setting(0, help="the first seed", least=0)
     device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
@@ -39,9 +40,9 @@ def run(config: Config) -> Outcome:
     """Seven runs and a page; a second run of the same command goes on where the first stopped."""
     started = time.monotonic()
     out, model = config.out, str(config.out / "pretrain")
-    shared = {"seed": config.seed, "device": config.device}
+    shared: dict[str, Any] = {"seed": config.seed, "device": config.device}
     _do("1/5 pre-train without labels", pretrain.run, pretrain.Config(DATA, out / "pretrain", config.images, **shared))
-    _do("2/5 generate", sample.run, sample.Config(model, out / "sample", config.num, "ddpm", 100, **shared))
+    _do("2/5 generate", sample.run, sample.Config(model, out / "sample", config.num, "ddpm", config.steps, **shared))
     looks = _judge_samples(out / "sample")
     _do("3/5 choose block, noise step and pool on val", _choose, config, model, shared)
     _do("4/5 classify test", _classify, config, model, shared)
@@ -67,7 +68,7 @@ def _probes() -> list[str]:
 def _choose(config: Config, model: str, shared: dict[str, Any]) -> None:
     """Three maps from one store: all labels, few labels, and few labels on the clean image."""
     store = config.out / "select" / "features"
-    common = {"pool": (1, 2, 4), "features": store, **shared}
+    common: dict[str, Any] = {"pool": (1, 2, 4), "features": store, **shared}
     select.run(select.Config(model, DATA, config.out / "select", **common))
     select.run(select.Config(model, DATA, config.out / "select-shots", shots=SHOTS, **common))
     select.run(select.Config(model, DATA, config.out / "select-shots-clean", t=(0.0,), shots=SHOTS, **common))
@@ -75,9 +76,10 @@ def _choose(config: Config, model: str, shared: dict[str, Any]) -> None:
 
 def _classify(config: Config, model: str, shared: dict[str, Any]) -> None:
     """The test split, once for each question."""
-    out, common = config.out, {"seeds": config.seeds, "features": config.out / "probe" / "features", **shared}
+    out = config.out
+    common: dict[str, Any] = {"seeds": config.seeds, "features": out / "probe" / "features", **shared}
     probe.run(probe.Config(model, DATA, out / "probe", out / "select", head=HEADS, **common))
-    few = {"shots": SHOTS, **common}
+    few: dict[str, Any] = {"shots": SHOTS, **common}
     probe.run(probe.Config(model, DATA, out / "probe-shots", out / "select-shots", head=HEADS, **few))
     clean = out / "select-shots-clean"
     probe.run(probe.Config(model, DATA, out / "probe-shots-clean", clean, head=HEADS, controls=("none",), **few))

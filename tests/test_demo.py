@@ -1,0 +1,37 @@
+"""All of it, end to end, smaller than the demo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.slow
+def test_demo_from_pretraining_to_the_page(tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
+    small = ("--images", 640, "--num", 12, "--seeds", 1, "--steps", 5)
+    code, out, err = command("demo", "--out", tmp_path / "demo", *small, "--json")
+    assert code == 0, err
+    facts = json.loads(out)
+    page = Path(facts["page"]).read_text()
+    for heading in ("Samples", "Training", "Selection", "Scores", "Commands"):
+        assert f">{heading}</h2>" in page
+    rows = {(s["about"]["row"], s["about"]["shots"]) for s in facts["scores"]}
+    assert {("pixels", 0), ("untrained", 0), ("pixels", 10), ("untrained", 10)} < rows
+    assert all(s["split"] == "test" and s["low"] <= s["value"] <= s["high"] for s in facts["scores"])
+    pixels = next(s for s in facts["scores"] if s["about"]["row"] == "pixels" and s["about"]["head"] == "knn")
+    assert pixels["value"] > 0.95
+    assert (tmp_path / "demo" / "pretrain" / "model_index.json").exists()
+
+    # The result opens in diffusers.
+    from diffusers import DDPMPipeline
+
+    pipeline = DDPMPipeline.from_pretrained(tmp_path / "demo" / "pretrain")
+    assert len(pipeline(batch_size=2, num_inference_steps=2).images) == 2
+
+    # The same command again does nothing anew and tells the same.
+    code, again, err = command("demo", "--out", tmp_path / "demo", *small, "--json")
+    assert code == 0
+    assert json.loads(again)["scores"] == facts["scores"]
