@@ -209,3 +209,23 @@ def _write_cells(ax: Axes, values: NDArray[np.float64], low: float, high: float)
 def _save(figure: Figure, out: Path) -> None:
     with files.replacing(out) as temporary:
         figure.savefig(temporary, dpi=144)
+
+
+def side_by_side(pictures: Sequence[Path], out: Path, *, height: int = 640, gap: int = 24) -> None:
+    """Put pictures in a row on white, brought to one height."""
+    from PIL import Image
+
+    scaled = []
+    for path in pictures:
+        picture = Image.open(path).convert("RGB")
+        # Few colours mean pixels that shall stay square; photographs and plots are smoothed.
+        smooth = Image.Resampling.LANCZOS if picture.height > height else Image.Resampling.NEAREST
+        scaled.append(picture.resize((round(picture.width * height / picture.height), height), smooth))
+    width = sum(p.width for p in scaled) + gap * (len(scaled) + 1)
+    sheet = Image.new("RGB", (width, height + 2 * gap), "white")
+    left = gap
+    for picture in scaled:
+        sheet.paste(picture, (left, gap))
+        left += picture.width + gap
+    with files.replacing(out) as temporary:
+        sheet.save(temporary, optimize=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twofold import results
+from twofold import plots, results
 from twofold.analyses import base as analyses
 from twofold.datasets import base as datasets
 from twofold.records import Outcome, Score
@@ -46,6 +46,7 @@ def run(config: Config) -> Outcome:
     looks = _judge_samples(out / "sample")
     _do("3/5 choose block, noise step and pool on val", _choose, config, model, shared)
     _do("4/5 classify test", _classify, config, model, shared)
+    plots.side_by_side([out / "sample" / "grid.png", out / "select-shots" / "map.png"], out / "demo.png")
     runs = tuple(out / name for name in _runs())
     page = _do("5/5 report", report.run, report.Config(runs, out / "report"))
     scores = [s for name in _probes() for s in results.read(out / name)]
