@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from twofold import files, noise, pooling
 from twofold.backbones.base import Placement, place
@@ -20,7 +19,6 @@ from twofold.datasets.base import Dataset
 from twofold.errors import BadRun
 from twofold.heads.ridge import Ridge
 from twofold.steps import _schedule
-from twofold.steps._replicas import Replicas
 
 # Where the cheap probe reads while training: the middle of the useful range of every model met so far.
 PROBE_SIGMA = 0.18
@@ -70,8 +68,6 @@ class Trainer:
         decay = 0.5 ** (recipe.batch / recipe.ema) if recipe.ema else 0.0
         self._ema = EMAModel(unet.parameters(), decay=decay, foreach=True)
         self._unet, self._optimizer = self._accelerator.prepare(unet, optimizer)
-        alone = self._accelerator.device.type == "cpu" and self._accelerator.num_processes == 1
-        self._replicas = Replicas(unet) if alone and mixed == "no" else None
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in self._parameters)
         self._backbone = UNetBackbone(
@@ -92,28 +88,16 @@ class Trainer:
         eps = torch.from_numpy(drawn.noise).to(x.device)
         x_t = self._backbone.noised(x, steps, eps).contiguous(memory_format=torch.channels_last)
         self._set_rate()
-
-        def mean_loss(unet: nn.Module, part: slice) -> Tensor:
-            with self._accelerator.autocast():
-                predicted = unet(x_t[part], steps[part]).sample
-            # Ho et al. 2020, eq. 14: the mean squared error of the predicted noise.
-            loss: Tensor = (predicted.float() - eps[part]).square().mean()
-            return loss
-
-        loss = self._backward(mean_loss, len(x_t))
+        with self._accelerator.autocast():
+            predicted = self._unet(x_t, steps).sample
+        # Ho et al. 2020, eq. 14: the mean squared error of the predicted noise.
+        loss: Tensor = (predicted.float() - eps).square().mean()
+        self._accelerator.backward(loss)
         self._accelerator.clip_grad_norm_(self._parameters, self.recipe.clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._ema.step(self._parameters)
         self.seen += min(self.recipe.batch, self.recipe.images - self.seen)
-        return loss
-
-    def _backward(self, mean_loss: Callable[[nn.Module, slice], Tensor], size: int) -> Tensor:
-        """Gradients of one batch: by replicas on a CPU of its own, else by accelerate."""
-        if self._replicas is not None:
-            return self._replicas.backward(mean_loss, size)
-        loss = mean_loss(self._unet, slice(0, size))
-        self._accelerator.backward(loss)
         return loss.detach()
 
     def mean_loss(self, losses: list[Tensor]) -> float:
