@@ -30,7 +30,7 @@ class Config:
     out: Path = setting(Path("demo"), help="folder that gets one run a step, and the page", identity=False)
     images: int = setting(100_000, help="length of pre-training, in images seen", least=1)
     num: int = setting(500, help="images to generate", least=1)
-    steps: int = setting(100, help="forward passes an image that is generated", least=1)
+    steps: int = setting(50, help="forward passes an image that is generated", least=1)
     seeds: int = setting(3, help="seeds of every score", least=1)
     seed: int = setting(0, help="the first seed", least=0)
     device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
