@@ -236,7 +236,7 @@ def test_a_sealed_split_can_be_neither_read_nor_written(extracted: Path) -> None
 
 
 def test_a_split_that_is_not_there_says_how_to_get_it(extracted: Path) -> None:
-    with pytest.raises(BadStore, match="no test split.*twofold extract --split test"):
+    with pytest.raises(BadStore, match=r"no test split.*twofold extract --split test"):
         store.load(extracted).labels("test")
 
 

@@ -76,7 +76,7 @@ def test_blocks_are_numbered_from_one_along_the_forward_pass(backbone: Backbone)
     assert [b.number for b in backbone.blocks] == list(range(1, len(backbone.blocks) + 1))
     assert len({b.name for b in backbone.blocks}) == len(backbone.blocks)
     shares = [b.share for b in backbone.blocks]
-    assert shares == sorted(shares) and 0 <= shares[0] and shares[-1] <= 1
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
 
 
 def test_features_have_the_size_that_blocks_promise(backbone: Backbone, images: Tensor) -> None:
@@ -355,6 +355,9 @@ def test_u_nets_are_numbered_as_in_the_paper(levels: int, layers: int, count: in
     found = places(unet)
     assert len(found) == len({p.name for p in found}) == count
     assert found[middle - 1].module is unet.mid_block and found[0].module is unet.conv_in
+    assert found[-1].module is unet.up_blocks[-1].resnets[-1]
+    # A decoder level's up-sampling belongs to its last layer.
+    assert found[middle + layers].module is unet.up_blocks[0].upsamplers[0]
     assert [p.name.partition(".")[0] for p in found] == (
         ["conv_in", *["down"] * (middle - 2), "mid", *["up"] * (count - middle)]
     )

@@ -91,7 +91,7 @@ def test_what_chooses_cannot_open_test(data: str) -> None:
 
 def test_an_unknown_split_says_what_there_is(data: str) -> None:
     for dataset in (base.load(data), base.load(data, sealed=("test",))):
-        with pytest.raises(UnknownName, match="Did you mean 'train'.*test, train, val"):
+        with pytest.raises(UnknownName, match=r"Did you mean 'train'.*test, train, val"):
             dataset.build("trian")
 
 

@@ -1,0 +1,146 @@
+"""Real processes, killed for real: what goes on afterwards ends in the same bytes as what was never stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from twofold import cli, files
+
+pytestmark = pytest.mark.slow
+
+SECONDS = 60.0  # the longest wait for a process to begin its work
+
+
+def kill_when(begun: Callable[[], bool], arguments: list[str], unfinished: Callable[[], bool]) -> None:
+    """Start `twofold`, and kill it -9 in the middle of its work: as soon as `begun`, before it is done."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "twofold.cli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    with process:
+        try:
+            limit = time.monotonic() + SECONDS
+            while not begun():
+                assert process.poll() is None, process.stdout and process.stdout.read().decode()
+                assert time.monotonic() < limit, "the work did not begin"
+                time.sleep(0.001)
+            assert process.poll() is None, "the process was done before it could be killed"
+        finally:
+            process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert unfinished(), "nothing was left to do; make the work longer"
+
+
+def finish(arguments: list[str]) -> None:
+    assert cli.run([*arguments, "--quiet"]) == 0
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but those a killed writer leaves half done under a name that nobody reads."""
+    found = (f for f in sorted(folder.rglob("*")) if f.is_file() and f.suffix != ".partial")
+    return {str(f.relative_to(folder)): f.read_bytes() for f in found}
+
+
+def noted(run: Path) -> list[dict[str, float]]:
+    """metrics.jsonl without the seconds it took."""
+    return [{n: v for n, v in r.items() if n != "seconds"} for r in files.read_lines(run / "metrics.jsonl")]
+
+
+def flat(value: object) -> list[object]:
+    """The leaves of a checkpoint."""
+    if isinstance(value, dict):
+        return [leaf for key in value for leaf in [key, *flat(value[key])]]
+    if isinstance(value, (list, tuple)):
+        return [leaf for part in value for leaf in flat(part)]
+    return [value]
+
+
+def seen(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True)["seen"])
+
+
+def test_training_killed_twice_ends_in_the_same_bits(tmp_path: Path) -> None:
+    def arguments(out: Path) -> list[str]:
+        small = ["--images", "1920", "--batch", "16", "--widths", "8,8", "--warmup", "500", "--ema", "300"]
+        often = ["--save-every", "160", "--log-every", "80", "--probe-every", "640"]
+        return ["pretrain", "--data", "digits", "--out", str(out), *small, *often]
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    checkpoint = killed / "checkpoint.pt"
+    first: list[int] = []
+
+    def unfinished() -> bool:
+        first.append(seen(checkpoint))
+        return first[-1] < 1920 and not (killed / "finished.json").exists()
+
+    kill_when(checkpoint.exists, arguments(killed), unfinished)
+    # The second time it dies with notes behind its last checkpoint, which the third start must take back.
+    made = checkpoint.stat().st_mtime_ns
+    kill_when(
+        lambda: checkpoint.stat().st_mtime_ns > made and noted(killed)[-1]["images"] > seen(checkpoint),
+        arguments(killed),
+        unfinished,
+    )
+    assert 0 < first[0] < first[1]
+    finish(arguments(killed))
+    finish(arguments(whole))
+
+    name = "unet/diffusion_pytorch_model.safetensors"
+    resumed, wanted = load_file(killed / name), load_file(whole / name)
+    assert resumed.keys() == wanted.keys()
+    assert all(torch.equal(resumed[n], wanted[n]) for n in wanted)
+    assert noted(killed) == noted(whole)
+    states = [flat(torch.load(run / "checkpoint.pt", weights_only=True)) for run in (killed, whole)]
+    for here, there in zip(*states, strict=True):
+        assert torch.equal(here, there) if isinstance(here, torch.Tensor) else here == there
+    facts = [json.loads((run / "finished.json").read_text()) for run in (killed, whole)]
+    assert facts[0]["images"] == facts[1]["images"] == 1920
+    assert [facts[0][name] for name in ("loss", "probe")] == [facts[1][name] for name in ("loss", "probe")]
+
+
+def test_an_extraction_killed_at_its_first_chunk_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
+    def arguments(out: Path) -> list[str]:
+        where = ["--t", "5,20,50,100", "--blocks", "1,5,9"]
+        return ["extract", "--model", str(tiny_run), "--data", "digits", "--out", str(out), *where]
+
+    def chunks(out: Path) -> int:
+        return sum(f.is_file() and f.suffix != ".partial" for f in out.glob("*/features/*/c/*/*"))
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    finish(arguments(whole))
+    kill_when(lambda: chunks(killed) > 0, arguments(killed), lambda: chunks(killed) < chunks(whole))
+    kept = contents(killed)
+    finish(arguments(killed))
+    after = contents(killed)
+    assert after == contents(whole)
+    assert {name: after[name] for name in kept} == kept
+
+
+def test_a_selection_killed_among_its_cells_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "features"
+
+    def arguments(out: Path) -> list[str]:
+        where = ["--t", "20,50,100,150", "--features", str(shared)]
+        return ["select", "--model", str(tiny_run), "--data", "digits", "--out", str(out), *where]
+
+    def judged(out: Path) -> int:
+        path = out / "map.jsonl"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    finish(arguments(whole))
+    kill_when(lambda: judged(killed) >= 3, arguments(killed), lambda: not (killed / "choice.json").exists())
+    assert judged(killed) < judged(whole) == 9 * 4 * 2
+    finish(arguments(killed))
+    for name in ("map.jsonl", "choice.json", "results.jsonl", "map.png"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
