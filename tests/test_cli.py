@@ -135,7 +135,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     "arguments",
     [
         [*TRAIN, "--out", "OUT", "--widths", "0"],
-        [*TRAIN, "--out", "OUT", "--precision", "fp16", "--device", "cpu"],
         [*TRAIN, "--out", "OUT", "--seed", str(2**64)],
         [*EXTRACT, "--model", "RUN", "--blocks", "²"],
     ],
@@ -146,6 +145,14 @@ def test_a_value_that_no_library_takes_is_one_line(
 ) -> None:
     named = {"OUT": str(tmp_path / "out")}
     refused(command(*(named.get(a, a).replace("RUN", str(tiny_run)) for a in arguments), "--quiet"))
+
+
+@pytest.mark.xfail(strict=True, reason="accelerate keeps the first precision of a process: ValueError, exit code 1")
+def test_two_trainings_of_one_process_may_differ_in_precision(tmp_path: Path, command: Command) -> None:
+    for precision in ("fp32", "bf16"):
+        arguments = (*TRAIN, "--images", 64, "--precision", precision, "--device", "cpu", "--quiet")
+        code, _, err = command(*arguments, "--out", tmp_path / precision)
+        assert code == 0, err
 
 
 def test_a_device_that_is_not_here_is_one_line(command: Command) -> None:
