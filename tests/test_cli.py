@@ -130,7 +130,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="the value reaches a library that raises its own error: exit code 1")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -147,7 +146,6 @@ def test_a_value_that_no_library_takes_is_one_line(
     refused(command(*(named.get(a, a).replace("RUN", str(tiny_run)) for a in arguments), "--quiet"))
 
 
-@pytest.mark.xfail(strict=True, reason="accelerate keeps the first precision of a process: ValueError, exit code 1")
 def test_two_trainings_of_one_process_may_differ_in_precision(tmp_path: Path, command: Command) -> None:
     for precision in ("fp32", "bf16"):
         arguments = (*TRAIN, "--images", 64, "--precision", precision, "--device", "cpu", "--quiet")
@@ -199,9 +197,6 @@ SCRIPT = (
 )
 
 
-NOISY = ("no weights", "pickled weights")
-
-
 @pytest.fixture(scope="module")
 def told(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]:
     """Exit code and lines of stderr for each damage, from a new process: what libraries log is seen as well."""
@@ -226,15 +221,7 @@ def test_damaged_weights_end_with_2_and_say_where(told: dict[str, tuple[str, ...
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(n, marks=pytest.mark.xfail(strict=True, reason="diffusers logs a line of its own before ours"))
-        if n in NOISY
-        else n
-        for n in DAMAGES
-    ],
-)
+@pytest.mark.parametrize("name", list(DAMAGES))
 def test_damaged_weights_are_one_line_whatever_libraries_log(told: dict[str, tuple[str, ...]], name: str) -> None:
     assert len(told[name]) == 2
 
@@ -253,7 +240,6 @@ def test_settings_come_from_a_file_and_flags_go_before_them(tmp_path: Path, comm
     refused(command(*EXTRACT, "--config", file), "is not TOML")
 
 
-@pytest.mark.xfail(strict=True, reason="argparse asks for MODEL before the file is read")
 def test_a_positional_setting_may_come_from_a_file(tmp_path: Path, command: Command) -> None:
     (tmp_path / "settings.toml").write_text('model = "pixels:8"\n')
     assert command("blocks", "--config", tmp_path / "settings.toml")[0] == 0
@@ -285,7 +271,6 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, command: Command) -> None:
     refused(command(*TRAIN, "--out", tmp_path), "config.toml is damaged")
 
 
-@pytest.mark.xfail(strict=True, reason="runs._claim takes the temporary file of a killed write_text for a stranger's")
 def test_a_run_killed_while_it_wrote_its_settings_can_be_started_again(tmp_path: Path, command: Command) -> None:
     for name in (".lock", "log.txt", ".config-x8k2_0.toml"):
         (tmp_path / name).touch()
@@ -373,7 +358,6 @@ def stopped(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -
 SHORT = ("--images", 192, "--log-every", 64, "--save-every", 64, "--quiet")
 
 
-@pytest.mark.xfail(strict=True, reason="torch.save and safetensors raise errors of their own: exit code 1, a traceback")
 def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(stopped: Path, command: Command) -> None:
     kept = (stopped / "checkpoint.pt").read_bytes()
     with files_no_larger_than(len(kept) // 2):

@@ -128,7 +128,6 @@ def test_select_from_few_labels(tiny_run: Path, selected: Path, tmp_path: Path, 
     assert store.load(selected / "features").splits() == ["train", "val"]
 
 
-@pytest.mark.xfail(strict=True, reason="select draws its shots only after all features are read")
 def test_select_refuses_more_shots_than_rows_before_any_work(tiny_run: Path, tmp_path: Path, command: Command) -> None:
     arguments = ("select", "--model", tiny_run, "--data", "digits", "--out", tmp_path / "out", *WHERE, "--quiet")
     assert "--shots 200: class" in one_line(command(*arguments, "--shots", 200))
@@ -234,7 +233,6 @@ def test_probe_refuses_in_one_line_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="probe._cell takes --choice and drops --t, --sigma and --pool")
 @pytest.mark.parametrize("extra", [("--t", "100"), ("--sigma", "0.5"), ("--pool", "4")])
 def test_probe_does_not_silently_ignore_a_place_beside_a_choice(
     extra: tuple[str, str], tiny_run: Path, selected: Path, tmp_path: Path, command: Command
@@ -242,7 +240,6 @@ def test_probe_does_not_silently_ignore_a_place_beside_a_choice(
     one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", selected, *extra, "--head", "ridge"))
 
 
-@pytest.mark.xfail(strict=True, reason="probe._chosen trusts choice.json: a traceback and exit code 1")
 @pytest.mark.parametrize("text", ["", "{}", '{"model": "RUN"}', "[]"])
 def test_a_damaged_choice_is_one_clear_line(text: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "choice.json").write_text(text.replace("RUN", str(tiny_run)))

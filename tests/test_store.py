@@ -199,9 +199,6 @@ def test_features_too_large_for_float16_end_the_command(tiny_run: Path, tmp_path
     assert command(*flags(loud, tmp_path / "wide"), "--quiet", "--dtype", "float32", "--blocks", 1)[0] == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="write_chunk opens the array before it sets write_empty_chunks, which then has no effect"
-)
 def test_a_chunk_of_zeros_counts_as_done(small: store.Store) -> None:
     small.write_chunk("train", CELL, 0, np.zeros((512, 3), np.float32))
     assert small.missing("train", CELL) == [1]
@@ -261,7 +258,6 @@ def test_a_damaged_store_is_one_clear_line(copied: Path, tiny_run: Path, text: s
     assert code == 2 and err.count("\n") == 1
 
 
-@pytest.mark.xfail(strict=True, reason="Store.read lets zarr's ValueError through")
 def test_a_damaged_chunk_is_one_clear_line(copied: Path) -> None:
     chunk = copied / "train/features/b5_t20_p1/c/1/0"
     chunk.write_bytes(chunk.read_bytes()[:-10])
@@ -277,7 +273,6 @@ def test_labels_that_are_not_those_of_the_data_are_refused(copied: Path) -> None
             opened.begin_split("val", labels, index)
 
 
-@pytest.mark.xfail(strict=True, reason="store._check_free refuses a folder that holds only zarr's temporary file")
 def test_what_a_killed_writer_left_does_not_hinder(tiny_run: Path, tmp_path: Path, extracted: Path) -> None:
     """Killed while it wrote the very first file: only zarr's temporary file is there."""
     (tmp_path / "begun").mkdir()

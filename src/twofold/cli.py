@@ -76,7 +76,9 @@ def _run(arguments: list[str]) -> int:
     shown_as_json, quiet = given.pop("json"), given.pop("quiet")
     file = given.pop("config")
     from_file = settings.read_file(Path(file)) if file else {}
-    config = settings.build(module.Config, {**from_file, **{n: v for n, v in given.items() if v is not None}}, verb)
+    config = settings.build(
+        module.Config, {**from_file, **{n: v for n, v in given.items() if v not in (None, [])}}, verb
+    )
     _talk(quiet)
     outcome: Outcome = module.run(config)
     print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
@@ -121,7 +123,7 @@ def _parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
         about = field.metadata
         many = typing.get_origin(kinds[field.name]) is tuple
         if about["positional"]:
-            parser.add_argument(field.name, metavar=field.name.upper(), nargs="+" if many else None, help=_help(field))
+            parser.add_argument(field.name, metavar=field.name.upper(), nargs="*" if many else "?", help=_help(field))
         elif kinds[field.name] is bool:
             parser.add_argument(_flag(field.name), action=argparse.BooleanOptionalAction, help=_help(field))
         else:

@@ -85,9 +85,14 @@ def _claim(folder: Path, verb: str, wanted: dict[str, Any]) -> None:
         raise BadRun(f"{folder} is a file. Give --out a folder that does not exist yet.")
     if (folder / "config.toml").exists():
         _check_same(folder, verb, wanted)
-    elif folder.exists() and any(p.name not in (".lock", "log.txt") for p in folder.iterdir()):
+    elif folder.exists() and any(not _own(p) for p in folder.iterdir()):
         raise BadRun(f"{folder} holds files that no run wrote. Give --out an empty or a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _own(path: Path) -> bool:
+    """Whether a run killed at its very start may have left this."""
+    return path.name in (".lock", "log.txt") or path.name.startswith(".config-")
 
 
 def _check_same(folder: Path, verb: str, wanted: dict[str, Any]) -> None:

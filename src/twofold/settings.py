@@ -28,6 +28,7 @@ def setting(
     choices: tuple[str, ...] = (),
     positional: bool = False,
     least: float | None = None,
+    most: float | None = None,
     identity: bool = True,
 ) -> Any:
     """A dataclass field that explains itself.
@@ -37,10 +38,17 @@ def setting(
         help: one sentence with the unit; the default is added to it where it is shown.
         choices: the allowed values of a text setting.
         positional: given by place instead of by `--name` on the command line.
-        least: the smallest allowed number.
+        least, most: the smallest and the largest allowed number.
         identity: whether another value makes it another run (`device` does not).
     """
-    about = {"help": help, "choices": choices, "positional": positional, "least": least, "identity": identity}
+    about = {
+        "help": help,
+        "choices": choices,
+        "positional": positional,
+        "least": least,
+        "most": most,
+        "identity": identity,
+    }
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -95,12 +103,14 @@ def _value(field: dataclasses.Field[Any], kind: Any, given: Any, verb: str) -> A
         value = _convert(kind, given)
     except (TypeError, ValueError) as error:
         raise BadSetting(f"{verb} {_flag(field)} must be {_words(kind)}, not {given!r}.") from error
-    choices, least = field.metadata["choices"], field.metadata["least"]
+    choices, least, most = (field.metadata[name] for name in ("choices", "least", "most"))
     for one in value if isinstance(value, tuple) else (value,):
         if choices and one not in choices:
             raise unknown(f"value for {_flag(field)}:", str(one), choices)
         if least is not None and not one >= least:
             raise BadSetting(f"{verb} {_flag(field)} must be at least {least:g}, not {given}.")
+        if most is not None and not one <= most:
+            raise BadSetting(f"{verb} {_flag(field)} must be at most {most:g}, not {given}.")
     return value
 
 

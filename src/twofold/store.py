@@ -113,10 +113,9 @@ class Store:
 
     def write_chunk(self, split: str, cell: Cell, number: int, values: NDArray[np.float32]) -> None:
         """Write the rows of one chunk, float32 [rows, ...]; a value that does not fit the dtype is an error."""
-        import zarr
-
         self._check_open(split)
-        array = self._array(split, cell)
+        # A chunk of zeros must be a file too, since a file is what says "done".
+        array = self._array(split, cell).with_config({"write_empty_chunks": True})
         with np.errstate(over="ignore"):
             stored = values.astype(array.dtype)
         if not np.isfinite(stored).all():
@@ -125,9 +124,7 @@ class Store:
                 f"Features of {cell} reach {worst:.3g}, which {array.dtype} cannot hold. Give --dtype float32."
             )
         rows = self.chunk_rows(split)[number]
-        # A chunk of zeros must be a file too, since a file is what says "done".
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            array[rows[0] : rows[-1] + 1] = stored
+        array[rows[0] : rows[-1] + 1] = stored
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """int64 [N]."""
@@ -144,7 +141,11 @@ class Store:
             raise BadStore(
                 f"{self.folder} lacks {cell} of {split} ({len(missing)} chunks). Run `twofold extract` with it."
             )
-        x = self._array(split, cell)[:].astype(np.float32)
+        try:
+            x = self._array(split, cell)[:].astype(np.float32)
+        except ValueError as error:
+            where = self.folder / split / "features" / str(cell)
+            raise BadStore(f"{where} holds a damaged chunk. Delete that folder and extract again.") from error
         return Table(x, self.labels(split), self.index(split))
 
     def _write_column(self, path: str, values: NDArray[np.int64]) -> None:
@@ -214,5 +215,6 @@ def load(folder: str | Path, *, sealed: tuple[str, ...] = ()) -> Store:
 
 
 def _check_free(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # A kill while the very first file is written leaves a part of it.
+    if folder.exists() and (not folder.is_dir() or any(p.suffix != ".partial" for p in folder.iterdir())):
         raise BadStore(f"{folder} is there and is not a feature store. Give --out a new folder.")

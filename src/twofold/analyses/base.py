@@ -35,7 +35,12 @@ class Analysis(ABC):
         lacking = [name for name in self.needs if name not in tables]
         if lacking:
             raise BadData(f"{type(self).__name__} lacks the table {lacking[0]!r}; it needs {', '.join(self.needs)}.")
+        widths = {tables[name].shape[1] for name in self.needs if not name.endswith("_labels")}
+        if len(widths) > 1:
+            raise BadData(f"The tables have {' and '.join(map(str, sorted(widths)))} columns. Make them the same way.")
         for name in self.needs:
+            if name.endswith("_labels") and len(tables[name]) != len(tables[name.removesuffix("_labels")]):
+                raise BadData(f"The table {name!r} has not one label a row. Give one label a row.")
             if not np.isfinite(tables[name]).all():
                 raise BadData(f"The table {name!r} holds values that are not finite. Make it again.")
 

@@ -1,13 +1,14 @@
 """How many generated images a calibrated classifier of real ones is sure of, and of how many classes.
 
 A cheap check that samples look like the data, readable by a person: a support vector machine on the tables, its
-scores turned into probabilities by Platt's method on held-out folds, trained on real images alone.
+scores turned into probabilities by Platt's method on held-out folds, trained on real images alone. Each class is
+judged against all others by itself, so that noise is no class rather than the nearest one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,23 +35,31 @@ class Recognised(Analysis):
         The tables hold pixels or features: real [N, D] with real_labels [N], held_out [M, D], generated [G, D].
         """
         from sklearn.calibration import CalibratedClassifierCV
+        from sklearn.multiclass import OneVsRestClassifier
         from sklearn.svm import SVC
 
         self.check(tables)
         labels = tables["real_labels"]
-        if np.bincount(labels).max(initial=0) < FOLDS or len(np.unique(labels)) < 2:
-            raise BadData(f"The classifier needs two classes and {FOLDS} images of one; give more labelled images.")
-        judge = CalibratedClassifierCV(SVC(C=SLACK), ensemble=False, cv=FOLDS).fit(tables["real"], labels)
-        real = judge.predict_proba(tables["held_out"]).max(1) >= SURE
-        chances = judge.predict_proba(tables["generated"])
+        counts = np.unique(labels, return_counts=True)[1]
+        if len(counts) < 2 or counts.min() < FOLDS:
+            raise BadData(f"The classifier needs two classes and {FOLDS} images of each; give more labelled images.")
+        one = CalibratedClassifierCV(SVC(C=SLACK), ensemble=False, cv=FOLDS)
+        judge = OneVsRestClassifier(one).fit(tables["real"], labels)
+        real = _chances(judge, tables["held_out"]).max(1) >= SURE
+        chances = _chances(judge, tables["generated"])
         made = chances.max(1) >= SURE
         about = {"sure_from": SURE, "classifier": "support vector machine, Platt scaling"}
         yield Score("sure", float(real.mean()), "test", len(real), (), *bootstrap_interval(real), about)
         yield Score("sure", float(made.mean()), "generated", len(made), (), *bootstrap_interval(made), about)
         yield Score("sure_ratio", float(made.mean() / max(real.mean(), 1e-9)), "generated", len(made), (), about=about)
-        counts = np.bincount(chances.argmax(1), minlength=len(judge.classes_))
-        seen = {**about, "counts": dict(zip(map(str, judge.classes_), counts.tolist(), strict=True))}
-        yield Score("classes_seen", float((counts > 0).sum()), "generated", len(made), (), about=seen)
+        seen_counts = np.bincount(chances.argmax(1), minlength=len(judge.classes_))
+        seen = {**about, "counts": dict(zip(map(str, judge.classes_), seen_counts.tolist(), strict=True))}
+        yield Score("classes_seen", float((seen_counts > 0).sum()), "generated", len(made), (), about=seen)
+
+
+def _chances(judge: Any, x: NDArray[np.floating] | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each class's own probability [N, K], not scaled to add up to 1: an image that is no class has none."""
+    return np.stack([one.predict_proba(x)[:, 1] for one in judge.estimators_], 1)
 
 
 build = Recognised

@@ -130,7 +130,7 @@ class Backbone(ABC):
 
     def block(self, asked: BlockName) -> Block:
         """The block of a number or name; an unknown one is an error that says the range."""
-        key = int(asked) if isinstance(asked, str) and asked.isdigit() else asked
+        key = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
         if key in self._by_name:
             return self._by_name[key]
         if isinstance(key, int):

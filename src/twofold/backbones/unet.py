@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -140,8 +141,8 @@ class UNetBackbone(DiffusionBackbone):
 
     def step(self, sigma: float) -> float:
         """The step whose sigma is nearest in ratio."""
-        if not sigma > 0:
-            raise BadSetting(f"sigma must be above 0, not {number_text(sigma)}.")
+        if not 0 < sigma < math.inf:
+            raise BadSetting(f"sigma must be above 0 and finite, not {number_text(sigma)}.")
         return float((self._sigmas.log() - torch.tensor(sigma, dtype=torch.float64).log()).abs().argmin())
 
     def check_step(self, t: float | None) -> None:
@@ -158,6 +159,8 @@ class UNetBackbone(DiffusionBackbone):
     def _steps(self, t: float | Tensor, count: int) -> Tensor:
         """Native steps as int64 [B] on the device."""
         steps = torch.as_tensor(t, device=self.placement.device)
+        for extreme in {float(steps.min()), float(steps.max())} if steps.device.type == "cpu" else ():
+            self.check_step(extreme)
         return steps.expand(count).long()
 
     def _per_image(self, values: Tensor, steps: Tensor) -> Tensor:
@@ -200,6 +203,8 @@ def build(name: ModelName, placement: Placement) -> UNetBackbone:
 
 
 def _trained(folder: Path, dtype: torch.dtype) -> UNet2DModel:
+    if not any((folder / "unet").glob("*.safetensors")):
+        raise BadModel(f"{folder / 'unet'} has no .safetensors weights. Save the model with safe_serialization=True.")
     try:
         return UNet2DModel.from_pretrained(
             folder / "unet", use_safetensors=True, local_files_only=True, torch_dtype=dtype

@@ -43,7 +43,7 @@ class Digits(Dataset):
         self.fingerprint = told.hexdigest()[:16]
 
     def build(self, split: str) -> Rows:
-        """1,078 rows of train, 270 of val or 449 of test, within a row or two for rounding."""
+        """1,078 rows of train, 269 of val or 450 of test."""
         check_split(self.name, split)
         index = self._positions[split]
 

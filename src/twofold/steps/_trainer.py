@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -56,6 +58,8 @@ class Trainer:
         self.recipe = recipe
         where = place(recipe.device, "fp32").device
         mixed = "no" if recipe.precision == "fp32" else recipe.precision
+        # accelerate keeps one state a process; another training in it may have another precision.
+        AcceleratorState._reset_state(reset_partial_state=True)
         self._accelerator = Accelerator(mixed_precision=mixed, cpu=where.type == "cpu")
         self.is_main: bool = self._accelerator.is_main_process
         self.scheduler = DDPMScheduler(recipe.steps, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
@@ -128,8 +132,11 @@ class Trainer:
             "ema": self._ema.state_dict(),
             "scaler": self._accelerator.scaler.state_dict() if self._accelerator.scaler else None,
         }
+        # Through memory, since a full disk shows as an error of the file and not of torch.
+        content = io.BytesIO()
+        torch.save(state, content)
         with files.replacing(path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def restore(self, path: Path) -> None:
         """Continue from what `save` wrote."""

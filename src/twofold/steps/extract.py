@@ -29,7 +29,7 @@ class Config:
     draws: int = setting(1, help="noise samples an image, averaged", least=1)
     dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
     batch: int = setting(128, help="images a forward pass", least=1)
-    seed: int = setting(0, help="seed of the noise", least=0)
+    seed: int = setting(0, help="seed of the noise", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 

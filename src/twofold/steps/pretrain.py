@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import shutil
@@ -36,7 +37,7 @@ class Config:
     ema: int = setting(9_000, help="half-life of the weight average, in images", least=0)
     clip: float = setting(1.0, help="largest norm of the gradient", least=0)
     widths: tuple[int, ...] | None = setting(
-        None, help="channels of each level, finest first; none: from the image size"
+        None, help="channels of each level, finest first; none: from the image size", least=1
     )
     layers: int | None = setting(None, help="ResBlocks a level; none: 1 up to 16 pixels, else 2", least=1)
     size: int | None = setting(None, help="side of the training images in pixels; none: the data set's own", least=4)
@@ -49,7 +50,7 @@ class Config:
     resume: bool = setting(
         False, help="insist on continuing: an error where there is nothing to continue", identity=False
     )
-    seed: int = setting(0, help="seed of weights, order, steps and noise", least=0)
+    seed: int = setting(0, help="seed of weights, order, steps and noise", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("fp32", help="number format of training", choices=("fp32", "bf16", "fp16"))
 
@@ -170,9 +171,7 @@ def _cut(metrics: Path, seen: int) -> None:
     """Drop what was noted after the checkpoint; it will be noted again."""
     kept = [r for r in files.read_lines(metrics) if r["images"] <= seen]
     if metrics.exists():
-        metrics.unlink()
-    if kept:
-        files.append_lines(metrics, kept)
+        files.write_text(metrics, "".join(json.dumps(r) + "\n" for r in kept))
 
 
 def _spent(metrics: Path) -> float:

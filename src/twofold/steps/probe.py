@@ -41,7 +41,7 @@ class Config:
     block: str | None = setting(None, help="block number or name, instead of --choice")
     t: float | None = setting(None, help="noise step in the model's own unit, with --block")
     sigma: float | None = setting(None, help="noise-to-signal ratio instead of --t")
-    pool: int = setting(1, help="side of the grid that maps are averaged to, with --block", least=1)
+    pool: int | None = setting(None, help="side of the grid that maps are averaged to, with --block; none: 1", least=1)
     head: tuple[str, ...] = setting(("logistic",), help="heads to train")
     shots: int = setting(0, help="labels a class to learn from; 0: all", least=0)
     seeds: int = setting(1, help="how many seeds (of noise and of shots) are averaged", least=1)
@@ -52,7 +52,7 @@ class Config:
     features: Path | None = setting(None, help="folder for the stores; none: OUT/features", identity=False)
     dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
     batch: int = setting(128, help="images a forward pass", least=1)
-    seed: int = setting(0, help="the first seed", least=0)
+    seed: int = setting(0, help="the first seed", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
@@ -178,22 +178,28 @@ def _cell(config: Config, backbone: Backbone) -> Cell:
     if (config.choice is None) == (config.block is None):
         raise BadSetting("probe needs a place to read: --choice RUN of twofold select, or --block with --t and --pool.")
     if config.choice is not None:
+        if not config.t is config.sigma is config.pool is None:
+            raise BadSetting("--choice says where to read, so --t, --sigma and --pool mean nothing. Leave them out.")
         return _chosen(config.choice, config.model)
     if isinstance(backbone, DiffusionBackbone) and config.t is None and config.sigma is None:
         raise BadSetting(f"{config.model} is a diffusion model: give --t or --sigma with --block.")
     t, sigma = (None if v is None else (v,) for v in (config.t, config.sigma))
     steps = _fill.steps(backbone, t, sigma)
-    return _fill.cells(backbone, (str(config.block),), steps, (config.pool,))[0]
+    return _fill.cells(backbone, (str(config.block),), steps, (config.pool or 1,))[0]
 
 
 def _chosen(folder: Path, model: str) -> Cell:
     path = folder / "choice.json"
     if not path.exists():
         raise BadRun(f"{folder} holds no choice.json: it is not a finished run of `twofold select`. Run that first.")
-    choice = json.loads(path.read_text(encoding="utf-8"))
-    if choice["model"] != model:
-        raise BadRun(f"{folder} chose for the model {choice['model']}, not for {model}. Give the choice of this model.")
-    return Cell.parse(choice["cell"])
+    try:
+        choice = json.loads(path.read_text(encoding="utf-8"))
+        chosen_for, cell = choice["model"], Cell.parse(choice["cell"])
+    except (ValueError, KeyError, TypeError, BadSetting) as error:
+        raise BadRun(f"{path} is damaged: it names no model and cell. Run `twofold select` again.") from error
+    if chosen_for != model:
+        raise BadRun(f"{folder} chose for the model {chosen_for}, not for {model}. Give the choice of this model.")
+    return cell
 
 
 def _check_shots(config: Config, dataset: Dataset) -> None:

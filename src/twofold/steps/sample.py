@@ -33,7 +33,7 @@ class Config:
     sampler: str = setting("ddim", help="how noise is removed", choices=SAMPLERS)
     steps: int = setting(50, help="forward passes an image", least=1)
     batch: int = setting(100, help="images a forward pass", least=1)
-    seed: int = setting(0, help="seed of the noise; image i depends on it and on i alone", least=0)
+    seed: int = setting(0, help="seed of the noise; image i depends on it and on i alone", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 

@@ -44,7 +44,7 @@ class Config:
     features: Path | None = setting(None, help="folder of the store; none: OUT/features", identity=False)
     dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
     batch: int = setting(128, help="images a forward pass", least=1)
-    seed: int = setting(0, help="seed of the noise and of the shots", least=0)
+    seed: int = setting(0, help="seed of the noise and of the shots", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
@@ -56,6 +56,8 @@ def run(config: Config) -> Outcome:
     backbone = backbones.load(config.model, device=config.device, precision=config.precision)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
     reading = _fill.Reading(config.seed, config.draws, config.dtype, config.batch)
+    if config.shots:
+        _shots.draw(dataset.build("train").labels, config.shots, config.seed)
     with runs.opened(config.out, "select", config) as run_:
         if run_.finished is not None:
             return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")

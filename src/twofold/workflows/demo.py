@@ -32,7 +32,7 @@ class Config:
     num: int = setting(500, help="images to generate", least=1)
     steps: int = setting(50, help="forward passes an image that is generated", least=1)
     seeds: int = setting(3, help="seeds of every score", least=1)
-    seed: int = setting(0, help="the first seed", least=0)
+    seed: int = setting(0, help="the first seed", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
 
 
