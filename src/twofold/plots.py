@@ -121,58 +121,6 @@ def _few_ticks() -> Any:
     return MaxNLocator(5)
 
 
-def bars(rows: Sequence[tuple[str, float, float | None, float | None, bool]], label: str, out: Path) -> None:
-    """Horizontal bars with intervals; rows of (name, value, low, high, is a control), shares as 0..1."""
-    figure = _figure(6.4, 0.9 + 0.42 * len(rows))
-    ax = figure.subplots()
-    for k, (_, value, low, high, control) in enumerate(reversed(rows)):
-        ax.barh(
-            k,
-            100 * value,
-            color="#b8b8b8" if control else COLOURS[0],
-            hatch="//" if control else None,
-            edgecolor="white",
-        )
-        if low is not None and high is not None:
-            ax.plot([100 * low, 100 * high], [k, k], color="black", linewidth=1.5)
-        ax.annotate(
-            f"{100 * value:.1f}",
-            (100 * (high or value), k),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=9,
-        )
-    ax.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)])
-    least = min(row[2] if row[2] is not None else row[1] for row in rows)
-    ax.set_xlim(max(0.0, 100 * least - 10) // 10 * 10, 104)
-    ax.set_xlabel(label)
-    _plain(ax)
-    _save(figure, out)
-
-
-def lines(
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    x_label: str,
-    y_label: str,
-    out: Path,
-    *,
-    log_x: bool = False,
-) -> None:
-    """One line a name, of (x, y) points; y as given."""
-    figure = _figure(6.4, 3.6)
-    ax = figure.subplots()
-    for (name, points), colour in zip(series.items(), COLOURS * 9, strict=False):
-        ax.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name, color=colour)
-    if log_x:
-        ax.set_xscale("log")
-    ax.set_xlabel(x_label)
-    ax.set_ylabel(y_label)
-    ax.legend(fontsize=8, frameon=False)
-    _plain(ax)
-    _save(figure, out)
-
-
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 

@@ -15,23 +15,20 @@ def draw(labels: NDArray[np.int64], shots: int, seed: int) -> NDArray[np.int64]:
     Raises:
         BadSetting: a class has fewer rows.
     """
-    chosen = []
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        if shots > len(rows):
-            raise BadSetting(
-                f"--shots {shots}: class {label} has only {len(rows)} rows. Give --shots {len(rows)} or fewer."
-            )
-        chance = noise.generator(seed, int(label), purpose=noise.SHOTS)
-        chosen.append(chance.permutation(rows)[:shots])
-    return np.sort(np.concatenate(chosen))
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        if shots > count:
+            raise BadSetting(f"--shots {shots}: class {label} has only {count} rows. Give --shots {count} or fewer.")
+    return _some(labels, shots, seed, draw=0)
 
 
 def at_most(labels: NDArray[np.int64], shots: int, seed: int) -> NDArray[np.int64]:
-    """As `draw`, but classes with fewer rows give all they have."""
+    """As `draw`, but other rows, and classes with fewer rows give all they have."""
+    return _some(labels, shots, seed, draw=1)
+
+
+def _some(labels: NDArray[np.int64], shots: int, seed: int, *, draw: int) -> NDArray[np.int64]:
     parts = []
     for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        chance = noise.generator(seed, int(label), draw=1, purpose=noise.SHOTS)
-        parts.append(chance.permutation(rows)[:shots])
+        chance = noise.generator(seed, int(label), draw=draw, purpose=noise.SHOTS)
+        parts.append(chance.permutation(np.flatnonzero(labels == label))[:shots])
     return np.sort(np.concatenate(parts))
