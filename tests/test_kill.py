@@ -108,6 +108,25 @@ def test_training_killed_twice_ends_in_the_same_bits(tmp_path: Path) -> None:
     assert [facts[0][name] for name in ("loss", "probe")] == [facts[1][name] for name in ("loss", "probe")]
 
 
+def test_sampling_killed_among_its_images_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
+    def arguments(out: Path) -> list[str]:
+        return ["sample", "--model", str(tiny_run), "--out", str(out), "--num", "40", "--batch", "4", "--steps", "20"]
+
+    def written(out: Path) -> int:
+        return len(list((out / "images").glob("0*.png")))
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    finish(arguments(whole))
+    kill_when(lambda: written(killed) > 5, arguments(killed), lambda: written(killed) < 40)
+    # A writer killed between opening and renaming leaves a file under a name of its own; it is swept away.
+    (killed / "images" / f"{files.UNFINISHED}x.png").write_bytes(b"half")
+    (killed / f"{files.UNFINISHED}x.json").write_bytes(b"half")
+    finish(arguments(killed))
+    assert contents(killed / "images") == contents(whole / "images")
+    assert (killed / "grid.png").read_bytes() == (whole / "grid.png").read_bytes()
+    assert not list(killed.rglob(f"{files.UNFINISHED}*"))
+
+
 def test_an_extraction_killed_at_its_first_chunk_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
     def arguments(out: Path) -> list[str]:
         where = ["--t", "5,20,50,100", "--blocks", "1,5,9"]

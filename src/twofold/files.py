@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+UNFINISHED = ".unfinished-"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -18,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary file has the same suffix, since libraries choose a format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED, suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -30,6 +32,12 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder that nobody else writes to."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -56,6 +56,7 @@ def opened(folder: Path, verb: str, config: Any) -> Iterator[Run]:
     """
     _claim(folder, verb, settings.as_mapping(config, identity_only=True))
     with _locked(folder), _logged(folder / "log.txt"):
+        files.sweep(folder)
         if not (folder / "config.toml").exists():
             files.write_text(folder / "config.toml", _describe(verb, config))
         yield Run(folder, verb)
@@ -92,7 +93,7 @@ def _claim(folder: Path, verb: str, wanted: dict[str, Any]) -> None:
 
 def _own(path: Path) -> bool:
     """Whether a run killed at its very start may have left this."""
-    return path.name in (".lock", "log.txt") or path.name.startswith(".config-")
+    return path.name in (".lock", "log.txt") or path.name.startswith(files.UNFINISHED)
 
 
 def _check_same(folder: Path, verb: str, wanted: dict[str, Any]) -> None:
