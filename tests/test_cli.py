@@ -272,7 +272,7 @@ def test_a_damaged_run_is_one_line(tmp_path: Path, command: Command) -> None:
 
 
 def test_a_run_killed_while_it_wrote_its_settings_can_be_started_again(tmp_path: Path, command: Command) -> None:
-    for name in (".lock", "log.txt", ".config-x8k2_0.toml"):
+    for name in (".lock", "log.txt", ".unfinished-x8k2_0.toml"):
         (tmp_path / name).touch()
     assert command(*TRAIN, "--out", tmp_path, "--images", 32, "--quiet")[0] == 0
 

@@ -23,7 +23,7 @@ from twofold.errors import BadSetting, TwofoldError, unknown
 from twofold.records import Outcome
 
 # In the order in which a newcomer meets them.
-ORDER = ("demo", "pretrain", "sample", "blocks", "extract", "select", "probe", "report")
+ORDER = ("demo", "pretrain", "sample", "blocks", "convert", "extract", "select", "probe", "report")
 
 SHARED = {
     "--config": "TOML file with settings; flags override it",
@@ -119,7 +119,7 @@ def _parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     kinds = typing.get_type_hints(module.Config)
-    for field in dataclasses.fields(module.Config):
+    for field in settings.fields(module.Config):
         about = field.metadata
         many = typing.get_origin(kinds[field.name]) is tuple
         if about["positional"]:
@@ -150,6 +150,8 @@ def _help(field: dataclasses.Field[Any]) -> str:
     told = str(field.metadata["help"]).replace("%", "%%")
     if field.default is dataclasses.MISSING:
         return f"{told} (needed)"
+    if field.metadata["none"]:
+        return f"{told} (default: {field.metadata['none']})"
     if field.default is None or isinstance(field.default, bool):
         return told
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default

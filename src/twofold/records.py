@@ -10,6 +10,25 @@ from twofold.errors import BadSetting
 
 
 @dataclass(frozen=True)
+class ModelName:
+    """A parsed MODEL string.
+
+    Attributes:
+        scheme: what stands before the colon, or the whole where there is none (`pixels`).
+        argument: a folder, file or name; empty where the scheme needs none.
+        untrained: random weights instead of the learned ones.
+    """
+
+    scheme: str
+    argument: str = ""
+    untrained: bool = False
+
+    def __str__(self) -> str:
+        named = f"{self.scheme}:{self.argument}" if self.argument else self.scheme
+        return f"{named}?untrained" if self.untrained else named
+
+
+@dataclass(frozen=True)
 class Block:
     """A place in a backbone where features are read.
 
@@ -26,6 +45,19 @@ class Block:
     channels: int
     size: int
     share: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What reading one image takes.
+
+    Attributes:
+        operations: multiplications and additions.
+        memory: the most bytes of activations alive at a time.
+    """
+
+    operations: int
+    memory: int
 
 
 @dataclass(frozen=True, order=True)

@@ -30,6 +30,7 @@ def setting(
     least: float | None = None,
     most: float | None = None,
     identity: bool = True,
+    none: str = "",
 ) -> Any:
     """A dataclass field that explains itself.
 
@@ -40,6 +41,7 @@ def setting(
         positional: given by place instead of by `--name` on the command line.
         least, most: the smallest and the largest allowed number.
         identity: whether another value makes it another run (`device` does not).
+        none: the word for "not given", where the default is None and may be said.
     """
     about = {
         "help": help,
@@ -48,8 +50,16 @@ def setting(
         "least": least,
         "most": most,
         "identity": identity,
+        "none": none,
     }
     return dataclasses.field(default=default, metadata=about)
+
+
+def fields(config: type[Any]) -> list[dataclasses.Field[Any]]:
+    """A config's own settings, then those it shares with others."""
+    found = dataclasses.fields(config)
+    shared = {f.name for base in config.__bases__ if dataclasses.is_dataclass(base) for f in dataclasses.fields(base)}
+    return sorted(found, key=lambda f: f.name in shared)
 
 
 def build(config: type[Any], values: Mapping[str, Any], verb: str) -> Any:
@@ -97,7 +107,7 @@ def _flag(field: dataclasses.Field[Any]) -> str:
 
 def _value(field: dataclasses.Field[Any], kind: Any, given: Any, verb: str) -> Any:
     """One value, converted to its kind and held against what the setting allows."""
-    if given is None and field.default is None:
+    if field.default is None and (given is None or given == (field.metadata["none"] or None)):
         return None
     try:
         value = _convert(kind, given)

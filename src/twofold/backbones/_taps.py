@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from twofold.records import Block
+from twofold.pooling import as_map
+from twofold.records import Block, Cost
+
+Hook = Callable[[nn.Module, object, object], None]
 
 
 @dataclass(frozen=True)
 class Place:
-    """A module whose output is a block's features."""
+    """A module whose output is a block's features.
+
+    Attributes:
+        name: the block's name.
+        module: the module.
+        part: which of its outputs, where it gives several.
+    """
 
     name: str
     module: nn.Module
+    part: int = 0
+
+    def features(self, output: object) -> Tensor:
+        """The features in the module's output."""
+        found = output[self.part] if isinstance(output, tuple) else output
+        assert isinstance(found, torch.Tensor)
+        return found
 
 
 class _DeepestReached(Exception):
@@ -32,11 +52,12 @@ def read(places: Sequence[Place], forward: Callable[[], object]) -> list[Tensor]
         the outputs, in the order of `places`.
     """
     found: dict[str, Tensor] = {}
+    count = len({p.name for p in places})
 
-    def keep(place: Place) -> Callable[[nn.Module, object, object], None]:
+    def keep(place: Place) -> Hook:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            found[place.name] = _tensor(output)
-            if len(found) == len({p.name for p in places}):
+            found[place.name] = place.features(output)
+            if len(found) == count:
                 raise _DeepestReached
 
         return hook
@@ -47,7 +68,7 @@ def read(places: Sequence[Place], forward: Callable[[], object]) -> list[Tensor]
 
 
 @contextmanager
-def hooked(hooks: Sequence[tuple[nn.Module, Callable[[nn.Module, object, object], None]]]) -> Iterator[None]:
+def hooked(hooks: Sequence[tuple[nn.Module, Hook]]) -> Iterator[None]:
     """Forward hooks for the length of a block; always removed."""
     handles = [module.register_forward_hook(hook) for module, hook in hooks]
     try:
@@ -57,38 +78,86 @@ def hooked(hooks: Sequence[tuple[nn.Module, Callable[[nn.Module, object, object]
             handle.remove()
 
 
-def survey(places: Sequence[Place], forward: Callable[[], object]) -> tuple[Block, ...]:
+def survey(places: Sequence[Place], network: nn.Module, arguments: Mapping[str, Any]) -> tuple[Block, ...]:
     """Measure channels, size and share of the multiplications of each place in one whole forward pass.
 
-    Cheap on the `meta` device, where nothing is computed: `forward` then only passes shapes on.
+    Nothing is computed: the same modules run with weights on the `meta` device, where tensors are shapes alone.
     """
     seen: dict[str, tuple[Tensor, int]] = {}
     with FlopCounterMode(display=False) as counter:
 
-        def note(place: Place) -> Callable[[nn.Module, object, object], None]:
+        def note(place: Place) -> Hook:
             def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-                seen[place.name] = (_tensor(output), counter.get_total_flops())
+                seen[place.name] = (place.features(output), counter.get_total_flops())
 
             return hook
 
         with hooked([(place.module, note(place)) for place in places]):
-            forward()
-    total = counter.get_total_flops()
-    return tuple(
-        Block(k, place.name, *_extent(seen[place.name][0]), share=seen[place.name][1] / total)
-        for k, place in enumerate(places, start=1)
-    )
+            without_weights(network, arguments)()
+    return blocks([(place.name, *seen[place.name]) for place in places], counter.get_total_flops())
 
 
-def _tensor(output: object) -> Tensor:
-    """The features in a module's output: itself, or the first of a tuple."""
-    first = output[0] if isinstance(output, tuple) else output
-    assert isinstance(first, torch.Tensor)
-    return first
+def blocks(found: Sequence[tuple[str, Tensor, int]], total: int) -> tuple[Block, ...]:
+    """Blocks from names, features and the multiplications needed to get there, numbered in this order."""
+    described = []
+    for number, (name, features, spent) in enumerate(found, start=1):
+        shape = as_map(features).shape
+        described.append(Block(number, name, shape[1], shape[-1], share=spent / total))
+    return tuple(described)
 
 
-def _extent(features: Tensor) -> tuple[int, int]:
-    """Channels and side: of a map [B, C, h, w], or of tokens [B, L, C] as a square."""
-    if features.ndim == 4:
-        return features.shape[1], features.shape[-1]
-    return features.shape[-1], round(features.shape[1] ** 0.5)
+def without_weights(network: nn.Module, arguments: Mapping[str, Any]) -> Callable[[], Any]:
+    """A forward pass of shapes alone, to be called: weights and inputs stand on the `meta` device."""
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    shapes = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
+    inputs = _on_meta(dict(arguments))
+
+    def run() -> Any:
+        with torch.no_grad():
+            return torch.func.functional_call(network, shapes, (), inputs)
+
+    return run
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return torch.empty_like(value, device="meta")
+    return {name: _on_meta(v) for name, v in value.items()} if isinstance(value, dict) else value
+
+
+def cost(forward: Callable[[], object]) -> Cost:
+    """What a forward pass of shapes alone would take."""
+    with FlopCounterMode(display=False) as counter, _Alive() as alive:
+        forward()
+    return Cost(int(counter.get_total_flops()), alive.peak)
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all tensors that are made, as long as anybody holds them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self._now = 0
+        self._holders: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                self._note(value)
+        return result
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()  # views share a storage: it lives as long as the last of them
+        self._holders[key] = self._holders.get(key, 0) + 1
+        if self._holders[key] == 1:
+            self._now += size
+            self.peak = max(self.peak, self._now)
+        weakref.finalize(tensor, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            del self._holders[key]
+            self._now -= size

@@ -1,24 +1,27 @@
 """What every backbone promises, and how a MODEL string becomes one.
 
 run:DIR | DIR             a run of `twofold pretrain`
+adm:FILE.pt               a state dict of OpenAI's guided-diffusion
 diffusers:DIR_OR_HUB_ID   a diffusers pipeline folder
+timm:NAME[@FILE]          an encoder of timm, with its own weights or those of FILE
+torchvision:NAME[@FILE]   an encoder of torchvision
 pixels                    the images themselves, the control
 ...?untrained             the same network with random weights, the other control
 """
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import registry
-from twofold.errors import BadModel, BadSetting, unknown
-from twofold.records import Block, number_text
+from twofold.backbones import _folders
+from twofold.errors import BadSetting, unknown
+from twofold.records import Block, Cost, ModelName, number_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,35 +29,34 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from twofold.backbones._processes import Process
+
 BlockName = int | str
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """A parsed MODEL string.
-
-    Attributes:
-        scheme: what stands before the colon, or the whole where there is none (`pixels`).
-        argument: a folder, file or name; empty where the scheme needs none.
-        untrained: random weights instead of the learned ones.
-    """
-
-    scheme: str
-    argument: str = ""
-    untrained: bool = False
-
-    def __str__(self) -> str:
-        named = f"{self.scheme}:{self.argument}" if self.argument else self.scheme
-        return f"{named}?untrained" if self.untrained else named
+MODEL_HELP = (
+    "network to read: run:DIR, adm:FILE.pt, diffusers:DIR_OR_HUB_ID, timm:NAME[@FILE], torchvision:NAME[@FILE], "
+    "pixels; ?untrained behind it for random weights"
+)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a backbone computes and in which number format."""
+    """Where and how a backbone computes.
+
+    Attributes:
+        device: `meta` reads no weights: shapes alone, for `twofold blocks`.
+        dtype: number format of weights and activations.
+        compile: whether parts of the network are compiled.
+    """
 
     device: torch.device
     dtype: torch.dtype
+    compile: bool = False
+
+    @property
+    def weightless(self) -> bool:
+        """Whether no weights are to be read."""
+        return self.device.type == "meta"
 
 
 class Backbone(ABC):
@@ -77,6 +79,10 @@ class Backbone(ABC):
     @abstractmethod
     def blocks(self) -> tuple[Block, ...]:
         """Where features can be read, in order of the forward pass, numbered from 1."""
+
+    @abstractmethod
+    def cost(self, block: BlockName) -> Cost:
+        """What one image's pass up to a block takes, measured in a pass of shapes alone."""
 
     @abstractmethod
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
@@ -145,26 +151,62 @@ class DiffusionBackbone(Backbone):
     """A backbone that was trained to remove noise, and can therefore generate.
 
     Attributes:
-        length: number of noise steps T.
+        process: how noise is added at each native step.
         schedule: the settings of the noise schedule, in the words of diffusers' schedulers.
         sample_shape: (C, h, w) of what the network denoises.
+        classes: how many classes the network can be told; 0 where it cannot.
     """
 
-    length: int
+    process: Process
     schedule: dict[str, Any]
     sample_shape: tuple[int, int, int]
+    classes: int
 
     @abstractmethod
-    def denoise(self, x_t: Tensor, t: float | Tensor) -> Tensor:
+    def denoise(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """Estimate the clean image of a noised one: [B, C, h, w] -> [B, C, h, w]."""
-
-    @abstractmethod
-    def noised(self, x: Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
-        """The noised image that the network sees at step t: sqrt(abar) x + sqrt(1 - abar) noise for DDPM."""
 
     @abstractmethod
     def pixels(self, x: Tensor) -> NDArray[np.uint8]:
         """The inverse of `preprocess`: [B, C, h, w] -> uint8 [B, H, W] for grey images, [B, H, W, 3] for colour."""
+
+    @abstractmethod
+    def pipeline(self) -> Any:
+        """A diffusers pipeline of this network that `save_pretrained` writes; None where its folder is one already."""
+
+    def noised(self, x: Tensor, t: float | Tensor, noise: Tensor) -> Tensor:
+        """The noised image that the network sees at step t: signal(t) x + spread(t) noise."""
+        signal, spread = self.coefficients(self.native(t, len(x)))
+        return signal * x + spread * noise.to(x.device)
+
+    def coefficients(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """signal(t) and spread(t) of native steps [B], float32 [B, 1, 1, 1]."""
+        signal, spread = self.process.coefficients(steps)
+        return signal.float().view(-1, 1, 1, 1), spread.float().view(-1, 1, 1, 1)
+
+    def native(self, t: float | Tensor, count: int) -> Tensor:
+        """Native steps [B] on the device; a plain number is held against the range on every device."""
+        import torch
+
+        steps = torch.as_tensor(t)
+        # Looking into a tensor on a GPU would wait for it.
+        for extreme in {float(steps.min()), float(steps.max())} if steps.device.type == "cpu" else ():
+            self.check_step(extreme)
+        return steps.to(self.placement.device).expand(count)
+
+    def sigma(self, t: float | None) -> float | None:
+        """See `Backbone.sigma`."""
+        return None if t is None else self.process.sigma(t)
+
+    def step(self, sigma: float) -> float:
+        """See `Backbone.step`."""
+        return self.process.step(sigma)
+
+    def check_step(self, t: float | None) -> None:
+        """Raise `BadSetting` where `t` is not a step of this backbone."""
+        if t is None or not self.process.holds(t):
+            shown = "none" if t is None else number_text(t)
+            raise BadSetting(f"t = {shown} is not a noise step of {self.name}: {self.process.allowed} are allowed.")
 
 
 def parse(model: str) -> ModelName:
@@ -191,13 +233,14 @@ def schemes() -> dict[str, list[str]]:
     return found
 
 
-def load(model: str, *, device: str | None = None, precision: str = "auto") -> Backbone:
+def load(model: str, *, device: str | None = None, precision: str = "auto", compile: bool = False) -> Backbone:
     """Load the backbone that a MODEL string names.
 
     Args:
         model: see the head of this file.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`; None takes a GPU where there is one.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None takes a GPU where there is one; `meta` reads no weights.
         precision: `auto` (bf16 where the hardware multiplies it fast), `fp32`, `bf16`, `fp16`.
+        compile: compile the network's inner blocks with torch.compile.
 
     Raises:
         UnknownName, BadModel, BadSetting: before any weights are read.
@@ -205,7 +248,7 @@ def load(model: str, *, device: str | None = None, precision: str = "auto") -> B
     name = parse(model)
     member = _member(name)
     build = registry.find("backbones", member).build
-    backbone: Backbone = build(name, place(device, precision))
+    backbone: Backbone = build(name, replace(place(device, precision), compile=compile))
     return backbone
 
 
@@ -215,33 +258,12 @@ def _member(name: ModelName) -> str:
     pipelines = registry.declared("backbones", "PIPELINES")
     if not any(m in pipelines for m in members):
         return members[0]
-    found = pipeline_class(pipeline_folder(name))
+    found = _folders.pipeline_class(_folders.local(name))
     for member in members:
         if found in pipelines.get(member, ()):
             return member
     supported = [p for m in members for p in pipelines.get(m, ())]
     raise unknown(f"reader for the pipeline class of {name}:", found, supported)
-
-
-def pipeline_folder(name: ModelName) -> Path:
-    """The local folder of a diffusers pipeline."""
-    folder = Path(name.argument)
-    if (folder / "model_index.json").is_file():
-        return folder
-    if name.scheme == "run" and (folder / "config.toml").exists():
-        raise BadModel(f"{folder} holds no model: it is not a finished run of `twofold pretrain`. Run that first.")
-    what = "is not a folder" if not folder.is_dir() else "has no model_index.json"
-    raise BadModel(f"{name}: {folder or '(empty)'} {what}. Give the folder of a run or of a diffusers pipeline.")
-
-
-def pipeline_class(folder: Path) -> str:
-    """The pipeline class that a model_index.json names."""
-    try:
-        return str(json.loads((folder / "model_index.json").read_text(encoding="utf-8"))["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadModel(
-            f"{folder / 'model_index.json'} is damaged: it names no _class_name. Save the pipeline again."
-        ) from error
 
 
 def place(device: str | None, precision: str) -> Placement:

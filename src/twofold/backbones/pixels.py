@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from twofold.backbones import _resizing
-from twofold.backbones.base import Backbone, BlockName, ModelName, Placement
+from twofold.backbones.base import Backbone, BlockName, Placement
 from twofold.errors import BadSetting
-from twofold.records import Block
+from twofold.records import Block, Cost, ModelName
 
 SCHEMES = ("pixels",)
 
@@ -34,6 +34,10 @@ class PixelsBackbone(Backbone):
     def blocks(self) -> tuple[Block, ...]:
         """The one block."""
         return (Block(1, "pixels", 3, self.image_size, 1.0),)
+
+    def cost(self, block: BlockName) -> Cost:
+        """Nothing is computed."""
+        return Cost(0, 3 * self.image_size**2 * 4)
 
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """uint8 [B, 3, H, W] -> float32 0..1, x / 255."""

@@ -71,7 +71,16 @@ class Sealed(Dataset):
     def __init__(self, inner: Dataset, sealed: tuple[str, ...]) -> None:
         self._inner, self._sealed = inner, sealed
         self.name, self.classes, self.fingerprint = inner.name, inner.classes, inner.fingerprint
-        self.image_size, self.channels = inner.image_size, inner.channels
+
+    @property
+    def image_size(self) -> int | None:  # type: ignore[override]
+        """Of the data set inside."""
+        return self._inner.image_size
+
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        """Of the data set inside."""
+        return self._inner.channels
 
     def build(self, split: str) -> Rows:
         """The rows of a split that is not sealed."""

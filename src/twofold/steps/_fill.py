@@ -7,18 +7,24 @@ stopped after the deepest block.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from twofold import noise, pooling, runs, store
+from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap, number_text
+from twofold.settings import setting
+from twofold.steps import _batching
+from twofold.steps._ahead import ahead
 from twofold.store import Store
 
 if TYPE_CHECKING:
@@ -30,21 +36,22 @@ log = logging.getLogger("twofold")
 SIGMAS = (0.01, 0.05, 0.11, 0.18, 0.31, 0.52, 1.2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How features are read, apart from where.
+    """How features are read, apart from where: the settings that extract, select and probe share."""
 
-    Attributes:
-        seed: of the noise.
-        draws: noise samples an image; features are averaged over them.
-        dtype: number format in the store.
-        batch: images a forward pass.
-    """
+    draws: int = setting(1, help="noise samples an image, averaged", least=1)
+    label: int | None = setting(None, help="class number told to a class-conditional model; none: no class", least=0)
+    dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
+    batch: int | None = setting(None, none="auto", help="images a forward pass; auto: what memory allows", least=1)
+    seed: int = setting(0, help="seed of the noise, and of shots", least=0, most=2**63 - 1)
+    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
+    compile: bool = setting(False, help="compile the network's inner blocks; pays on a GPU", identity=False)
 
-    seed: int = 0
-    draws: int = 1
-    dtype: str = "float16"
-    batch: int = 128
+    def load(self, model: str) -> Backbone:
+        """The backbone of a MODEL string, where and as these settings say."""
+        return backbones.load(model, device=self.device, precision=self.precision, compile=self.compile)
 
 
 def open_store(
@@ -58,6 +65,7 @@ def open_store(
         "data": dataset.fingerprint,
         "seed": reading.seed,
         "draws": reading.draws,
+        "label": reading.label,
         "dtype": reading.dtype,
     }
     about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes)}
@@ -107,21 +115,30 @@ def fill(
     wanted: Sequence[Cell],
     reading: Reading,
 ) -> int:
-    """Compute what the store lacks of `wanted`; give the number of forward passes (images x steps) that took."""
-    plans = [_plan(target, backbone, dataset.build(split), split, wanted) for split in splits]
-    total = sum(len(work.rows) for plan in plans for work in plan)
+    """Compute what the store lacks of `wanted`; give the number of forward passes (images x steps) that took.
+
+    Three things happen at once: images are decoded, prepared and given their noise ahead of the forward pass, and
+    finished chunks are written behind it. Memory does not grow with the number of images.
+    """
+    plan = [work for split in splits for work in _plan(target, backbone, dataset.build(split), split, wanted)]
+    total = sum(len(work.rows) for work in plan)
     if not total:
         return 0
-    with runs.progress(total, f"features of {dataset.name}") as bar:
-        for plan in plans:
-            for work in plan:
-                for cell, values in _compute(backbone, work, reading):
-                    target.write_chunk(work.split, cell, work.number, values)
-                bar.advance(len(work.rows), "" if work.t is None else f"t={number_text(work.t)}")
+    size = reading.batch or _batching.choose(backbone, max(cell.tap.block for cell in wanted))
+    log.debug("%s images a forward pass", size)
+    with runs.progress(total, f"features of {dataset.name}") as bar, ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for work, batches in groupby(ahead(_batches(backbone, plan, reading, size)), key=lambda batch: batch.work):
+            found = _compute(backbone, work, batches, reading, bar)
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(_write, target, work, found)
+        if writing is not None:
+            writing.result()
     return total
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Work:
     """One chunk of rows at one step: what is computed together."""
 
@@ -131,6 +148,15 @@ class _Work:
     source: Rows
     t: float | None
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Prepared images [B, C, h, w] of some of a chunk's rows, and the noise of each draw (None: no noise)."""
+
+    work: _Work
+    x: Tensor
+    noises: list[Tensor | None]
 
 
 def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Sequence[Cell]) -> list[_Work]:
@@ -163,34 +189,57 @@ def _about(backbone: Backbone, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _compute(backbone: Backbone, work: _Work, reading: Reading) -> list[tuple[Cell, Any]]:
+def _batches(backbone: Backbone, plan: Sequence[_Work], reading: Reading, size: int) -> Iterator[_Batch]:
+    """Everything that a forward pass needs, in order; what is prepared for one step is kept for the chunk's others."""
+    import torch
+
+    prepared: dict[int, Tensor] = {}
+    for work, following in zip(plan, [*plan[1:], None], strict=True):
+        again = following is not None and (following.split, following.number) == (work.split, work.number)
+        for start in range(0, len(work.rows), size):
+            positions = work.rows[start : start + size]
+            x = prepared.pop(start, None)
+            if x is None:
+                x = backbone.preprocess(work.source.read(positions))
+            if again:
+                prepared[start] = x
+            noises: list[Tensor | None] = [None]
+            if work.t is not None:
+                index, shape = work.source.index[positions], x.shape[1:]
+                own = (noise.normal(reading.seed, index, shape, draw=draw) for draw in range(reading.draws))
+                noises = [torch.from_numpy(values) for values in own]
+            yield _Batch(work, x, noises)
+
+
+def _compute(
+    backbone: Backbone, work: _Work, batches: Iterable[_Batch], reading: Reading, bar: Any
+) -> list[tuple[Cell, Any]]:
     """The features of one chunk at one step, a float32 array [rows, ...] for each cell."""
     import torch
 
     blocks = sorted({cell.tap.block for cell in work.cells})
     parts: dict[Cell, list[Tensor]] = {cell: [] for cell in work.cells}
-    for start in range(0, len(work.rows), reading.batch):
-        positions = work.rows[start : start + reading.batch]
-        x = backbone.preprocess(work.source.read(positions))
-        for cell, values in _pooled(backbone, x, work.source.index[positions], work, blocks, reading).items():
+    for batch in batches:
+        for cell, values in _pooled(backbone, batch, blocks, reading).items():
             parts[cell].append(values.cpu())
+        bar.advance(len(batch.x), "" if work.t is None else f"t={number_text(work.t)}")
     return [(cell, torch.cat(found).numpy()) for cell, found in parts.items()]
 
 
-def _pooled(
-    backbone: Backbone, x: Tensor, index: Any, work: _Work, blocks: list[int], reading: Reading
-) -> dict[Cell, Tensor]:
+def _pooled(backbone: Backbone, batch: _Batch, blocks: list[int], reading: Reading) -> dict[Cell, Tensor]:
     """Pooled features of one batch, averaged over draws."""
     import torch
 
+    labels = None if reading.label is None else torch.full((len(batch.x),), reading.label)
     total: dict[Cell, Tensor] = {}
-    draws = 1 if work.t is None else reading.draws
-    for draw in range(draws):
-        own = None
-        if work.t is not None:
-            own = torch.from_numpy(noise.normal(reading.seed, index, x.shape[1:], draw=draw))
-        maps = backbone.features(x, work.t, blocks, own)
-        for cell in work.cells:
+    for draw, own in enumerate(batch.noises):
+        maps = backbone.features(batch.x, batch.work.t, blocks, own, labels)
+        for cell in batch.work.cells:
             values = pooling.pool(maps[cell.tap.block], cell.pool)
             total[cell] = values if draw == 0 else total[cell] + values
-    return {cell: values / draws for cell, values in total.items()}
+    return {cell: values / len(batch.noises) for cell, values in total.items()}
+
+
+def _write(target: Store, work: _Work, found: list[tuple[Cell, Any]]) -> None:
+    for cell, values in found:
+        target.write_chunk(work.split, cell, work.number, values)

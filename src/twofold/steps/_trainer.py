@@ -15,8 +15,8 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from twofold import files, noise, pooling
+from twofold.backbones import unet as unets
 from twofold.backbones.base import Placement, place
-from twofold.backbones.unet import UNetBackbone
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun
 from twofold.heads.ridge import Ridge
@@ -74,9 +74,7 @@ class Trainer:
         self._unet, self._optimizer = self._accelerator.prepare(unet, optimizer)
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in self._parameters)
-        self._backbone = UNetBackbone(
-            unet, self.scheduler, Placement(self._accelerator.device, torch.float32), name="it"
-        )
+        self._backbone = unets.of(unet, self.scheduler, Placement(self._accelerator.device, torch.float32), name="it")
         self._dataset = dataset
         self._images = self._load("train")
         self.seen = self.saved = 0

@@ -14,12 +14,12 @@ from twofold.settings import setting
 class Config:
     """Settings of `twofold blocks`."""
 
-    model: str = setting(help="network: run:DIR, diffusers:DIR, pixels", positional=True)
+    model: str = setting(help=backbones.MODEL_HELP, positional=True)
 
 
 def run(config: Config) -> Outcome:
-    """Measure the blocks in one forward pass without weights."""
-    backbone = backbones.load(config.model, device="cpu", precision="fp32")
+    """Measure the blocks in one forward pass of shapes alone; no weights are read."""
+    backbone = backbones.load(config.model, device="meta", precision="fp32")
     rows = [("b", "name", "channels", "size", "cost up to here")]
     for b in backbone.blocks:
         rows.append((str(b.number), b.name, str(b.channels), f"{b.size}x{b.size}", f"{100 * b.share:.1f} %"))

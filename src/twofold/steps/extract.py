@@ -13,10 +13,10 @@ from twofold.steps import _fill
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_fill.Reading):
     """Settings of `twofold extract`."""
 
-    model: str = setting(help="network to read: run:DIR, diffusers:DIR, pixels; ?untrained for random weights")
+    model: str = setting(help=backbones.MODEL_HELP)
     data: str = setting(help="data set to read: digits, ...")
     out: Path = setting(help="folder of the store", identity=False)
     split: tuple[str, ...] = setting(("train", "val", "test"), help="splits to read", choices=datasets.SPLITS)
@@ -26,22 +26,15 @@ class Config:
     pool: tuple[int, ...] = setting(
         (1, 2), help="sides of the grid that maps are averaged to; 0 keeps the map", least=0
     )
-    draws: int = setting(1, help="noise samples an image, averaged", least=1)
-    dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
-    batch: int = setting(128, help="images a forward pass", least=1)
-    seed: int = setting(0, help="seed of the noise", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
-    precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
 
 def run(config: Config) -> Outcome:
     """Fill the store; a second run computes only what is missing."""
     dataset = datasets.load(config.data)
-    backbone = backbones.load(config.model, device=config.device, precision=config.precision)
+    backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
-    reading = _fill.Reading(config.seed, config.draws, config.dtype, config.batch)
-    target = _fill.open_store(config.out, backbone, dataset, reading)
-    passes = _fill.fill(target, backbone, dataset, config.split, wanted, reading)
+    target = _fill.open_store(config.out, backbone, dataset, config)
+    passes = _fill.fill(target, backbone, dataset, config.split, wanted, config)
     rows = {split: len(target.index(split)) for split in config.split}
     counted = ", ".join(f"{n} {split}" for split, n in rows.items())
     done = "was complete already" if passes == 0 else f"took {passes} forward passes"

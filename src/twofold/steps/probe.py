@@ -31,10 +31,10 @@ CONTROLS = ("pixels", "untrained", "none")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_fill.Reading):
     """Settings of `twofold probe`."""
 
-    model: str = setting(help="network to read: run:DIR, diffusers:DIR, pixels; ?untrained for random weights")
+    model: str = setting(help=backbones.MODEL_HELP)
     data: str = setting(help="data set to classify")
     out: Path = setting(help="folder of the run: results.jsonl", identity=False)
     choice: Path | None = setting(None, help="run of twofold select whose block, t and pool are taken")
@@ -48,13 +48,7 @@ class Config:
     controls: tuple[str, ...] = setting(
         ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS
     )
-    draws: int = setting(1, help="noise samples an image, averaged", least=1)
     features: Path | None = setting(None, help="folder for the stores; none: OUT/features", identity=False)
-    dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
-    batch: int = setting(128, help="images a forward pass", least=1)
-    seed: int = setting(0, help="the first seed", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
-    precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -143,17 +137,15 @@ def _take(table: Table, rows: NDArray[np.int64]) -> Table:
 
 def _tables(config: Config, dataset: Dataset, row: Row, seed: int) -> dict[str, Table]:
     """The three splits of a row's features with the noise of one seed, from stores that are filled where they lack."""
-    reading = _fill.Reading(seed, config.draws, config.dtype, config.batch)
+    reading = replace(config, seed=seed)
+    if row.cell.tap.t is None:
+        reading = replace(reading, seed=0, draws=1, label=None)
     folder = config.features or config.out / "features"
     # Features without noise are the same for every seed.
     part = "clean" if row.cell.tap.t is None else f"seed{seed}"
-    store = _fill.open_store(folder / f"{row.backbone.identity}-{part}", row.backbone, dataset, _plain(reading, row))
+    store = _fill.open_store(folder / f"{row.backbone.identity}-{part}", row.backbone, dataset, reading)
     _fill.fill(store, row.backbone, dataset, datasets.SPLITS, [row.cell], reading)
     return {split: store.read(split, row.cell) for split in datasets.SPLITS}
-
-
-def _plain(reading: _fill.Reading, row: Row) -> _fill.Reading:
-    return reading if row.cell.tap.t is not None else replace(reading, seed=0, draws=1)
 
 
 def _rows(config: Config, dataset: Dataset) -> Iterator[Row]:
@@ -170,7 +162,7 @@ def _rows(config: Config, dataset: Dataset) -> Iterator[Row]:
 
 
 def _load(config: Config, model: str) -> Backbone:
-    return backbones.load(model, device=config.device, precision=config.precision)
+    return config.load(model)
 
 
 def _cell(config: Config, backbone: Backbone) -> Cell:

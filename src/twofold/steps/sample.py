@@ -43,13 +43,15 @@ def run(config: Config) -> Outcome:
     backbone = backbones.load(config.model, device=config.device, precision=config.precision)
     if not isinstance(backbone, DiffusionBackbone):
         raise BadModel(f"{config.model} cannot generate: it is not a diffusion model. Give run:DIR or diffusers:DIR.")
-    if config.steps > backbone.length:
-        raise BadSetting(
-            f"sample --steps must be at most {backbone.length}, the model's noise steps; not {config.steps}."
-        )
+    length = backbone.schedule.get("num_train_timesteps", 0)
+    if not length:
+        raise BadModel(f"{config.model} has no ladder of whole noise steps, which {' and '.join(SAMPLERS)} need.")
+    if config.steps > length:
+        raise BadSetting(f"sample --steps must be at most {length}, the model's noise steps; not {config.steps}.")
     images = config.out / "images"
     with runs.opened(config.out, "sample", config) as run_:
         images.mkdir(exist_ok=True)
+        files.sweep(images)
         _write_missing(config, backbone, images)
         shown = [images / _name(i) for i in range(min(config.num, GRID_MOST))]
         plots.image_grid(shown, config.out / "grid.png")
@@ -98,7 +100,8 @@ def _scheduler(backbone: DiffusionBackbone, sampler: str) -> Any:
     return kind.from_config(
         backbone.schedule,
         prediction_type="sample",
-        clip_sample=True,
+        # Latents have no ends to clip to.
+        clip_sample=backbone.preprocessing["range"] == "-1..1",
         clip_sample_range=1.0,
         timestep_spacing="trailing",
     )

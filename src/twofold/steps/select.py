@@ -27,10 +27,10 @@ SEALED = ("test",)
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(_fill.Reading):
     """Settings of `twofold select`."""
 
-    model: str = setting(help="network to read: run:DIR, diffusers:DIR, pixels; ?untrained for random weights")
+    model: str = setting(help=backbones.MODEL_HELP)
     data: str = setting(help="data set to choose on: its train and val splits")
     out: Path = setting(help="folder of the run: map.jsonl, map.png, choice.json", identity=False)
     blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks")
@@ -40,29 +40,22 @@ class Config:
     head: str = setting("ridge", help="head that judges a cell")
     shots: int = setting(0, help="labels a class to judge with; 0: all", least=0)
     trials: int = setting(5, help="draws of the shots that are averaged, where --shots is given", least=1)
-    draws: int = setting(1, help="noise samples an image, averaged", least=1)
     features: Path | None = setting(None, help="folder of the store; none: OUT/features", identity=False)
-    dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
-    batch: int = setting(128, help="images a forward pass", least=1)
-    seed: int = setting(0, help="seed of the noise and of the shots", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
-    precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
 
 def run(config: Config) -> Outcome:
     """Score every cell on val, write the whole map and the choice; goes on where it stopped."""
     heads.load(config.head)
     dataset = datasets.load(config.data, sealed=SEALED)
-    backbone = backbones.load(config.model, device=config.device, precision=config.precision)
+    backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
-    reading = _fill.Reading(config.seed, config.draws, config.dtype, config.batch)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
     with runs.opened(config.out, "select", config) as run_:
         if run_.finished is not None:
             return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
-        table = _fill.open_store(config.features or config.out / "features", backbone, dataset, reading, sealed=SEALED)
-        _fill.fill(table, backbone, dataset, ("train", "val"), wanted, reading)
+        table = _fill.open_store(config.features or config.out / "features", backbone, dataset, config, sealed=SEALED)
+        _fill.fill(table, backbone, dataset, ("train", "val"), wanted, config)
         judged = _judge_all(config, run_, table, wanted)
         facts = _conclude(config, run_, backbone, table, judged)
         run_.finish(facts)
