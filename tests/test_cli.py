@@ -13,8 +13,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from twofold import cli, registry
 
@@ -181,6 +183,17 @@ def test_a_damaged_pipeline_is_one_line(
     refused(command("sample", "--model", broken, "--out", tmp_path / "out"), says)
 
 
+def edited(path: Path, **changed: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+
+
+def rewritten(unet: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    (file,) = unet.glob("*.safetensors")
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "truncated weights": lambda unet: os.truncate(unet / "diffusion_pytorch_model.safetensors", 5000),
     "empty weights": lambda unet: os.truncate(unet / "diffusion_pytorch_model.safetensors", 0),
@@ -188,12 +201,23 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "damaged settings": lambda unet: (unet / "config.json").write_text("{"),
     "no settings": lambda unet: (unet / "config.json").unlink(),
     "damaged schedule": lambda unet: (unet.parent / "scheduler" / "scheduler_config.json").write_text("{"),
+    "a weight is missing": lambda unet: rewritten(
+        unet, lambda weights: weights.pop("mid_block.resnets.0.conv1.weight")
+    ),
+    "no size": lambda unet: edited(unet / "config.json", sample_size=None),
+    "strange channels": lambda unet: edited(unet / "config.json", in_channels=2),
+    "strange prediction": lambda unet: edited(
+        unet.parent / "scheduler" / "scheduler_config.json", prediction_type="foo"
+    ),
+    "no schedule": lambda unet: shutil.rmtree(unet.parent / "scheduler"),
     "pickled weights": lambda unet: (unet / "diffusion_pytorch_model.safetensors").rename(
         unet / "diffusion_pytorch_model.bin"
     ),
 }
 SCRIPT = (
-    "import sys; from twofold import cli\nfor m in sys.argv[1:]: print('#', cli.run(['blocks', m]), file=sys.stderr)"
+    "import sys; from twofold import cli\n"
+    "for m in sys.argv[1:]:\n"
+    "    print('#', cli.run(['sample', '--model', m, '--out', m + '-out', '--num', '1']), file=sys.stderr)"
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from twofold import registry
@@ -15,8 +16,23 @@ from twofold.datasets import base
 from twofold.datasets.base import SPLITS, Dataset
 from twofold.errors import BadData, SealedSplit, UnknownName
 
+
+def pictures(folder: Path) -> Path:
+    """Three classes of twenty small pictures of different sizes."""
+    chance = np.random.default_rng(0)
+    for name in ("apple", "bee", "cat"):
+        (folder / name).mkdir(parents=True)
+        for k in range(20):
+            pixels = chance.integers(0, 256, (9 + k % 3, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{k:02d}.png")
+    return folder
+
+
 # A DATA string of each member of the room; the folder is there for members that read one.
-EXAMPLES: dict[str, Callable[[Path], str]] = {"digits": lambda folder: "digits"}
+EXAMPLES: dict[str, Callable[[Path], str]] = {
+    "digits": lambda folder: "digits",
+    "folder": lambda folder: f"folder:{pictures(folder)}",
+}
 
 
 @pytest.fixture(scope="module", params=sorted(EXAMPLES))

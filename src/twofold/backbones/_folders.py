@@ -89,9 +89,9 @@ def part(kind: Any, folder: Path, placement: Placement, *, untrained: bool = Fal
 
     dtype = dtype or placement.dtype
     # Some networks draw random numbers before they read their weights.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), reading(f"The network in {folder}"):
         network = _read(kind, folder, placement, untrained, dtype)
-    return network.to(device=placement.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        return network.to(device=placement.device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def _read(kind: Any, folder: Path, placement: Placement, untrained: bool, dtype: torch.dtype) -> Any:
@@ -101,8 +101,26 @@ def _read(kind: Any, folder: Path, placement: Placement, untrained: bool, dtype:
             return shapes(kind, config, dtype) if placement.weightless else fresh(kind, config, dtype)
     if not any(folder.glob("*.safetensors")):
         raise BadModel(f"{folder} has no .safetensors weights. Save the model with safe_serialization=True.")
-    with reading(f"The weights in {folder}"):
-        return kind.from_pretrained(folder, use_safetensors=True, local_files_only=True, dtype=dtype)
+    with reading(f"The weights in {folder}"), _silence():
+        network, found = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, dtype=dtype, output_loading_info=True
+        )
+    if found["missing_keys"]:
+        raise BadModel(f"The weights in {folder} lack {found['missing_keys'][0]}. Save or train the model again.")
+    return network
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep diffusers from logging what is said in one line of our own."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def shapes(kind: Any, config: dict[str, Any], dtype: torch.dtype) -> Any:
@@ -127,6 +145,15 @@ def cast(network: Any, dtype: torch.dtype) -> Any:
     for parameter in network.parameters():
         parameter.data = parameter.data.to(dtype)
     return network
+
+
+def scheduler(kind: Any, folder: Path) -> Any:
+    """A scheduler of diffusers from a pipeline's folder."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    with reading(f"The schedule {path}", "Save the model again."):
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
+        return kind.from_pretrained(path.parent, local_files_only=True)
 
 
 def identity(folder: Path, parts: Sequence[str], untrained: bool = False, dtype: str = "") -> str:

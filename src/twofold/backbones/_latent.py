@@ -27,9 +27,8 @@ def codec(folder: Path, side: int, placement: Placement) -> Latents:
 
 def schedule(folder: Path) -> tuple[Ladder, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], dict[str, Any]]:
     """Noise process, kind of prediction and settings of a pipeline's scheduler, whichever it is."""
-    with _folders.reading(f"The schedule in {folder / 'scheduler'}", "Save the model again."):
-        # Every whole-step scheduler of diffusers writes the same settings; its own way to sample does not matter here.
-        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    # Every whole-step scheduler of diffusers writes the same settings; its own way to sample does not matter here.
+    scheduler = _folders.scheduler(DDPMScheduler, folder)
     kind = str(scheduler.config.prediction_type)
     if kind not in PREDICTIONS:
         raise BadModel(f"{folder} predicts {kind!r}; {', '.join(PREDICTIONS)} can be read. Give another model.")

@@ -31,6 +31,11 @@ def backbone(
     if kind not in PREDICTIONS:
         raise BadModel(f"{name} predicts {kind!r}; {', '.join(PREDICTIONS)} can be read. Give another model.")
     config = unet.config
+    if config.out_channels not in (config.in_channels, 2 * config.in_channels):
+        raise BadModel(
+            f"{name} takes {config.in_channels} channels and gives {config.out_channels}; a network that removes noise "
+            "gives as many, or twice as many with its variance. Give another model."
+        )
     parts = Parts(
         network=unet,
         places=places(unet),

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from twofold.backbones._processes import Process
 
 BlockName = int | str
+ARGUMENT_FREE = ("pixels",)
+WHAT_FOLLOWS = {"adm": "FILE.pt", "timm": "NAME[@FILE]", "torchvision": "NAME[@FILE]"}
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MODEL_HELP = (
     "network to read: run:DIR, adm:FILE.pt, diffusers:DIR_OR_HUB_ID, timm:NAME[@FILE], torchvision:NAME[@FILE], "
@@ -215,12 +217,17 @@ def parse(model: str) -> ModelName:
     if mark and control != "untrained":
         raise unknown("control", control, ["untrained"], "Write MODEL?untrained.")
     scheme, colon, argument = named.partition(":")
+    if not colon and (Path(named).is_dir() if named else False):
+        # A folder that is called like a scheme is meant as a folder.
+        scheme, argument = "run", named
     if not colon and scheme not in schemes():
-        if not Path(named).is_dir() and "/" not in named:
+        if "/" not in named:
             raise unknown("model", named, schemes(), "Give one of these with its folder, or the folder of a run.")
         scheme, argument = "run", named
     if scheme not in schemes():
         raise unknown("model", scheme, schemes())
+    if not argument and scheme not in ARGUMENT_FREE:
+        raise BadSetting(f"{model!r} names no {scheme}. Write {scheme}:{WHAT_FOLLOWS.get(scheme, 'DIR')}.")
     return ModelName(scheme, argument, bool(mark))
 
 

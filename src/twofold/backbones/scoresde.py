@@ -24,8 +24,7 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
     """Load a pipeline folder."""
     folder = _folders.local(name, weights=not (placement.weightless or name.untrained))
     unet: UNet2DModel = _folders.part(UNet2DModel, folder / "unet", placement, untrained=name.untrained)
-    with _folders.reading(f"The schedule in {folder / 'scheduler'}", "Save the model again."):
-        scheduler = ScoreSdeVeScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    scheduler = _folders.scheduler(ScoreSdeVeScheduler, folder)
     config = scheduler.config
     parts = Parts(
         network=unet,

@@ -27,10 +27,10 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
     """Load a pipeline folder; with `?untrained` its network with fresh random weights of a fixed seed."""
     folder = _folders.local(name, weights=not (placement.weightless or name.untrained))
     unet = _network(folder / "unet", placement, name.untrained)
-    with _folders.reading(f"The schedule in {folder / 'scheduler'}", "Save the model again."):
-        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+    scheduler = _folders.scheduler(DDPMScheduler, folder)
     identity = "" if placement.weightless else _folders.identity(folder, ("unet", "scheduler"), name.untrained)
-    return _unet.backbone(unet, scheduler, placement, name=str(name), identity=identity)
+    with _folders.reading(f"The settings {folder / 'unet' / 'config.json'}"):
+        return _unet.backbone(unet, scheduler, placement, name=str(name), identity=identity)
 
 
 def _network(folder: Path, placement: Placement, untrained: bool) -> UNet2DModel:
