@@ -19,7 +19,7 @@ SHARE = 0.4
 def choose(backbone: Backbone, deepest: int) -> int:
     """The number of images a pass when blocks up to `deepest` are read: a power of two, 1 to 256."""
     cost, device = backbone.cost(deepest), backbone.placement.device
-    busy = BUSY["cpu" if device.type == "cpu" else "other"] / max(cost.operations, 1)
+    busy = BUSY["cpu" if device.type in ("cpu", "meta") else "other"] / max(cost.operations, 1)
     fits = SHARE * _free(device) / max(cost.memory, 1)
     images = max(int(min(max(busy, LEAST), MOST, fits)), 1)
     return 1 << (images.bit_length() - 1)

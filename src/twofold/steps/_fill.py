@@ -51,7 +51,16 @@ class Reading:
 
     def load(self, model: str) -> Backbone:
         """The backbone of a MODEL string, where and as these settings say."""
-        return backbones.load(model, device=self.device, precision=self.precision, compile=self.compile)
+        backbone = backbones.load(model, device=self.device, precision=self.precision, compile=self.compile)
+        self._check_label(backbone)
+        return backbone
+
+    def _check_label(self, backbone: Backbone) -> None:
+        classes = backbone.classes if isinstance(backbone, DiffusionBackbone) else 0
+        if self.label is not None and not classes:
+            raise BadSetting(f"{backbone.name} knows no classes, so a label means nothing to it. Leave --label out.")
+        if self.label is not None and self.label >= classes:
+            raise BadSetting(f"--label of {backbone.name} must be 0 to {classes - 1}, not {self.label}.")
 
 
 def open_store(

@@ -156,7 +156,9 @@ def _rows(config: Config, dataset: Dataset) -> Iterator[Row]:
     name = backbones.parse(config.model)
     if "pixels" in config.controls and name.scheme != "pixels":
         size = dataset.image_size or backbone.image_size
-        yield Row("pixels", _load(config, f"pixels:{size}"), Cell(Tap(1, None), size), control=True)
+        yield Row(
+            "pixels", _load(replace(config, label=None), f"pixels:{size}"), Cell(Tap(1, None), size), control=True
+        )
     if "untrained" in config.controls and name.scheme != "pixels" and not name.untrained:
         yield Row("untrained", _load(config, str(replace(name, untrained=True))), cell, control=True)
 

@@ -1,0 +1,114 @@
+"""Around the forward pass: reading ahead, batch sizes, and what is told apart in a store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import twofold
+from twofold.steps import _batching
+from twofold.steps._ahead import ahead
+
+
+def test_ahead_gives_the_same_items_in_the_same_order() -> None:
+    assert list(ahead(range(7))) == list(range(7))
+    assert list(ahead([])) == []
+    assert list(ahead([None, 0, None])) == [None, 0, None]
+
+
+def test_ahead_works_while_the_consumer_works() -> None:
+    made: list[int] = []
+
+    def source() -> Any:
+        for k in range(9):
+            made.append(k)
+            yield k
+
+    items = ahead(source(), depth=2)
+    assert next(items) == 0
+    limit = time.monotonic() + 5
+    while len(made) < 3 and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert made == [0, 1, 2]  # the one given and two ahead of it, no more: memory stays flat
+    assert list(items) == list(range(1, 9))
+
+
+def test_an_error_ahead_comes_in_its_place() -> None:
+    def source() -> Any:
+        yield 1
+        raise ValueError("the second")
+
+    items = ahead(source())
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="the second"):
+        next(items)
+
+
+def test_a_consumer_that_stops_leaves_no_thread() -> None:
+    before = threading.active_count()
+    items = ahead(range(100))
+    next(items)
+    items.close()
+    assert threading.active_count() == before
+
+
+def test_the_batch_follows_work_and_memory(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = twofold.load_backbone(str(tiny_run), device="cpu", precision="fp32")
+    assert _batching.choose(backbone, 9) == _batching.MOST  # a tiny network
+    cost = backbone.cost(9)
+    assert cost.operations > backbone.cost(3).operations > 0
+    # What is alive at the widest place: at least one map of its first block, at most all that was ever made.
+    assert 16 * 8 * 8 * 4 <= cost.memory <= 100 * 16 * 8 * 8 * 4
+    monkeypatch.setattr(_batching, "_free", lambda _: 5 * cost.memory / _batching.SHARE)
+    assert _batching.choose(backbone, 9) == 4
+    monkeypatch.setattr(_batching, "_free", lambda _: 0)
+    assert _batching.choose(backbone, 9) == 1
+
+
+def test_a_heavy_network_gets_small_batches() -> None:
+    """ADM-256 up to b = 24 is 639 GFLOP an image; eight are enough to keep two cores busy."""
+    backbone = twofold.load_backbone("timm:resnet50", device="meta")
+    number = len(backbone.blocks)
+    assert 8 <= _batching.choose(backbone, number) < _batching.MOST
+
+
+def test_the_label_is_part_of_what_features_are(tmp_path: Path, command: Any) -> None:
+    import tiny_models
+
+    model = f"diffusers:{tiny_models.pipeline('DDPMPipeline', tmp_path / 'model')}"
+
+    def extract(out: str, *more: object) -> np.ndarray[Any, Any]:
+        arguments = ("--model", model, "--data", "digits", "--out", tmp_path / out, "--split", "val", "--t", 20)
+        code, _, err = command("extract", *arguments, "--blocks", "mid", "--quiet", *more)
+        assert code == 0, err
+        store = twofold.load_store(tmp_path / out)
+        return store.read("val", store.cells("val")[0]).x
+
+    none, three = extract("none"), extract("three", "--label", 3)
+    assert not np.allclose(none, three)
+    np.testing.assert_array_equal(extract("none"), none)
+    code, _, err = command(
+        "extract", "--model", model, "--data", "digits", "--out", tmp_path / "none", "--split", "val", "--label", 3
+    )
+    assert code == 2 and "label is None there, 3 here" in err
+    code, _, err = command(
+        "extract", "--model", model, "--data", "digits", "--out", tmp_path / "x", "--split", "val", "--label", 10
+    )
+    assert code == 2 and "0 to 9" in err
+    code, _, err = command("extract", "--model", "pixels:8", "--data", "digits", "--out", tmp_path / "y", "--label", 1)
+    assert code == 2 and "knows no classes" in err
+
+
+def test_auto_is_a_word_for_the_batch(tmp_path: Path, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("extract", "--model", "pixels:8", "--data", "digits", "--out", tmp_path / "a", "--split", "val")
+    assert command(*arguments, "--batch", "auto", "--quiet")[0] == 0
+    code, _, err = command(*arguments, "--batch", "some")
+    assert code == 2 and "--batch" in err
+    with pytest.raises(SystemExit):
+        command("extract", "--help")
+    assert "default: auto" in capsys.readouterr().out
