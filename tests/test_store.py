@@ -295,5 +295,5 @@ def test_cells_are_named_in_the_order_of_the_network(small: store.Store) -> None
 def test_the_key_holds_all_that_values_depend_on(extracted: Path) -> None:
     key = json.loads((extracted / "zarr.json").read_text())["attributes"]["key"]
     assert set(key) == {
-        "version", "backbone", "preprocessing", "precision", "data", "seed", "draws", "dtype"
+        "version", "backbone", "preprocessing", "precision", "data", "seed", "draws", "label", "dtype"
     }  # fmt: skip
