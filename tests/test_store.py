@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from safetensors.torch import load_file, save_file
 
 from twofold import cli, noise, pooling, store
@@ -279,6 +284,112 @@ def test_what_a_killed_writer_left_does_not_hinder(tiny_run: Path, tmp_path: Pat
     (tmp_path / "begun" / "zarr.0123456789abcdef0123456789abcdef.partial").write_text("{")
     extract.run(settings(tiny_run, tmp_path / "begun", split=("val",), t=(20.0,)))
     assert store.load(tmp_path / "begun").read("val", CELL).x.shape[0] == 269
+
+
+# What every worker does, in the order in which `twofold extract` does it, from the moment that all are ready.
+WORKER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from twofold import store
+from twofold.records import Cell, Tap
+
+folder, ready, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+import zarr
+(ready / str(time.monotonic_ns())).touch()
+while len(list(ready.iterdir())) < workers:
+    time.sleep(0.001)
+made = store.make(folder, {"backbone": "b", "dtype": "float16"}, {})
+cells = [Cell(Tap(block, 20.0), 1) for block in range(1, 9)]
+for split in ("train", "val"):
+    made.begin_split(split, np.arange(600) % 3, np.arange(600))
+    for cell in cells:
+        made.begin_cell(split, cell, (3,), {"block": cell.tap.block})
+        for number in made.missing(split, cell):
+            rows = made.chunk_rows(split)[number]
+            made.write_chunk(split, cell, number, np.outer(rows % 7, [1, 2, 3]).astype(np.float32))
+for split in ("train", "val"):
+    assert made.cells(split) == cells, (split, made.cells(split))
+"""
+
+
+def work(folder: Path, ready: Path, workers: int) -> None:
+    """Fill one store with several processes that begin at once."""
+    ready.mkdir()
+    command = [sys.executable, "-c", WORKER, str(folder), str(ready), str(workers)]
+    begun = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(workers)]
+    told = [process.communicate()[1] for process in begun]
+    assert [process.returncode for process in begun] == [0] * workers, "".join(told)
+
+
+def test_workers_that_begin_at_once_fill_one_store_as_one_alone_does(tmp_path: Path) -> None:
+    work(tmp_path / "alone", tmp_path / "one", 1)
+    for attempt in range(2):
+        work(tmp_path / f"together{attempt}", tmp_path / f"ready{attempt}", 4)
+        assert contents(tmp_path / f"together{attempt}") == contents(tmp_path / "alone")
+
+
+def interleaved(monkeypatch: pytest.MonkeyPatch, first: Callable[[], object], other: Callable[[], object]) -> None:
+    """Let the other worker run just before `first` creates its array; where it must wait, it goes on afterwards."""
+    create, failed = zarr.Group.create_array, []
+
+    def attempt() -> None:
+        try:
+            other()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=attempt)
+
+    def paused(self: zarr.Group, *arguments: Any, **settings: Any) -> Any:
+        monkeypatch.setattr(zarr.Group, "create_array", create)
+        thread.start()
+        thread.join(0.5)
+        return create(self, *arguments, **settings)
+
+    monkeypatch.setattr(zarr.Group, "create_array", paused)
+    first()
+    thread.join()
+    assert not failed
+
+
+def test_a_chunk_written_while_another_worker_makes_its_array_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (store.make(tmp_path / "both", KEY, {}) for _ in range(2))
+    columns = (np.arange(9) % 3, np.arange(9))
+    values = np.ones((9, 3), np.float32)
+
+    def begin_and_write() -> None:
+        other.begin_split("train", *columns)
+        other.begin_cell("train", CELL, (3,), {})
+        other.write_chunk("train", CELL, 0, values)
+
+    interleaved(monkeypatch, lambda: one.begin_split("train", *columns), lambda: other.begin_split("train", *columns))
+    interleaved(monkeypatch, lambda: one.begin_cell("train", CELL, (3,), {}), begin_and_write)
+    assert one.missing("train", CELL) == []
+    assert (one.read("train", CELL).x == values).all()
+
+
+def test_a_folder_in_which_another_worker_makes_the_store_is_no_foreign_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other worker makes and fills the store between looking for it and looking at what else is there."""
+    check = store._check_free
+
+    def late(folder: Path) -> None:
+        monkeypatch.setattr(store, "_check_free", check)
+        store.make(folder, KEY, {}).begin_split("train", np.zeros(3, np.int64), np.arange(3))
+        check(folder)
+
+    monkeypatch.setattr(store, "_check_free", late)
+    assert store.make(tmp_path / "both", KEY, {}).splits() == ["train"]
+
+
+def test_a_finished_store_needs_no_lock(extracted: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it can be read from a disk that may not be written."""
+    monkeypatch.delattr(store.files, "locked")
+    assert extract.run(settings(tiny_run, extracted)).facts["passes"] == 0
 
 
 def test_cells_are_named_in_the_order_of_the_network(small: store.Store) -> None:

@@ -8,7 +8,6 @@ finished.json    what the command gave back; its presence means done
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import logging
@@ -18,7 +17,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,11 +109,11 @@ def _check_same(folder: Path, verb: str, wanted: dict[str, Any]) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for one process; the system lets go of it when the process dies."""
-    with (folder / ".lock").open("w") as lock:
+    """Hold the folder for one process."""
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            held.enter_context(files.locked(folder / ".lock", wait=False))
+        except BlockingIOError as error:
             raise BadRun(
                 f"Another process is writing to {folder}. Wait for it, stop it, or give another --out."
             ) from error
