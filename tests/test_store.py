@@ -270,6 +270,67 @@ def test_a_damaged_chunk_is_one_clear_line(copied: Path) -> None:
         store.load(copied).read("train", CELL)
 
 
+def other(file: Path, **changed: object) -> str:
+    """The file's JSON with other values at its top."""
+    return json.dumps({**json.loads(file.read_text()), **changed})
+
+
+@pytest.mark.parametrize("name", ["val/labels", "val/index", "val/features/b5_t20_p1"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: "{",
+        lambda file: "",
+        lambda file: "[]",
+        lambda file: "5",
+        lambda file: "{}",
+        lambda file: '{"zarr_format": 3, "node_type": "group"}',
+        lambda file: other(file, shape="x"),
+        lambda file: other(file, shape=[3]),
+        lambda file: other(file, data_type="float99"),
+        lambda file: other(file, codecs=[]),
+        lambda file: other(file, chunk_grid={}),
+    ],
+)
+def test_a_damaged_description_of_an_array_is_one_line_that_names_it(
+    copied: Path, tiny_run: Path, name: str, damage: Callable[[Path], str], command: Command
+) -> None:
+    file = copied / name / "zarr.json"
+    file.write_text(damage(file))
+    code, out, err = command(*flags(tiny_run, copied), "--quiet")
+    assert (code, out) == (2, "") and err.count("\n") == 1, err
+    assert f"{copied / name} is damaged" in err or f"{name} is not that of this data set" in err
+
+
+def test_a_cell_that_does_not_say_where_it_was_read_is_damaged(copied: Path, tiny_run: Path) -> None:
+    file = copied / "val/features/b5_t20_p1/zarr.json"
+    file.write_text(other(file, attributes={"block": 5}))
+    with pytest.raises(BadStore, match=r"b5_t20_p1 is damaged \(it does not say name, pool, share, sigma, t\)"):
+        extract.run(settings(tiny_run, copied))
+
+
+@pytest.mark.parametrize("name", ["val/labels/c/0", "val/index/c/0"])
+@pytest.mark.parametrize("kept", [0, 11])
+def test_a_damaged_column_is_one_line_and_mended_by_what_it_says(
+    copied: Path, tiny_run: Path, name: str, kept: int, command: Command
+) -> None:
+    before = contents(copied)
+    (copied / name).write_bytes((copied / name).read_bytes()[:kept])
+    code, out, err = command(*flags(tiny_run, copied), "--quiet")
+    array = (copied / name).parents[1]
+    assert (code, out) == (2, "") and err.count("\n") == 1, err
+    assert f"{array} is damaged" in err and "Delete that folder and extract again" in err
+    shutil.rmtree(array)
+    assert command(*flags(tiny_run, copied), "--quiet")[0] == 0
+    assert contents(copied) == before
+
+
+def test_a_stray_array_beside_the_cells_is_one_line(copied: Path) -> None:
+    shutil.copytree(copied / "val/features/b5_t20_p1", copied / "val/features/mine")
+    with pytest.raises(BadStore, match=r"val/features is damaged \('mine'"):
+        store.load(copied).cells("val")
+
+
 def test_labels_that_are_not_those_of_the_data_are_refused(copied: Path) -> None:
     opened, rows = store.load(copied), datasets.load("digits").build("val")
     opened.begin_split("val", rows.labels, rows.index)

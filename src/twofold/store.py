@@ -12,7 +12,8 @@ what is made once for all of them (the store, columns, empty arrays) is made und
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold import files
-from twofold.errors import BadStore, SealedSplit
+from twofold.errors import BadSetting, BadStore, SealedSplit
 from twofold.records import Cell
 
 VERSION = 1
@@ -57,12 +58,14 @@ class Store:
     @property
     def key(self) -> dict[str, Any]:
         """Everything that the features' values depend on."""
-        return dict(self._group.attrs["key"])
+        with self._undamaged():
+            return dict(self._group.attrs["key"])
 
     @property
     def about(self) -> dict[str, Any]:
         """Names for people: model, data, classes."""
-        return dict(self._group.attrs["about"])
+        with self._undamaged():
+            return dict(self._group.attrs["about"])
 
     def splits(self) -> list[str]:
         """The splits begun so far."""
@@ -71,13 +74,17 @@ class Store:
     def cells(self, split: str) -> list[Cell]:
         """The cells of a split all of whose chunks are there, in order of block, step and pool."""
         self._check_open(split)
-        found = (self.folder / split / "features").glob("*/zarr.json")
-        whole = [cell for cell in (Cell.parse(path.parent.name) for path in found) if not self.missing(split, cell)]
+        names = [path.parent.name for path in (self.folder / split / "features").glob("*/zarr.json")]
+        with self._undamaged(f"{split}/features"):
+            found = [Cell.parse(name) for name in names]
+        whole = [cell for cell in found if not self.missing(split, cell)]
         return sorted(whole, key=lambda c: (c.tap.block, -1 if c.tap.t is None else c.tap.t, c.pool))
 
     def about_cell(self, split: str, cell: Cell) -> dict[str, Any]:
         """Block name, step, sigma and pool of a cell."""
-        return dict(self._array(split, cell).attrs)
+        array = self._array(split, cell)
+        with self._undamaged(f"{split}/features/{cell}"):
+            return dict(array.attrs)
 
     def begin_split(self, split: str, labels: NDArray[np.int64], index: NDArray[np.int64]) -> None:
         """Write a split's labels and index, or check that they are the ones there."""
@@ -85,11 +92,11 @@ class Store:
         for name, values in (("index", index), ("labels", labels)):
             path = f"{split}/{name}"
             self._make_once(path, "c/0", partial(self._write_column, path, values))
-            if not np.array_equal(self._group[path][:], values):
+            if not np.array_equal(self._values(path), values):
                 raise BadStore(f"{self.folder}/{path} is not that of this data set. Give another folder for the store.")
 
     def begin_cell(self, split: str, cell: Cell, row_shape: Sequence[int], about: dict[str, Any]) -> None:
-        """Make a cell's empty array where it is not there yet; row_shape is (D,) or (C, h, w)."""
+        """Make a cell's empty array, or check the one that is there; row_shape is (D,) or (C, h, w)."""
         path, rows = f"{split}/features/{cell}", len(self.index(split))
 
         def make() -> None:
@@ -100,6 +107,12 @@ class Store:
             )  # fmt: skip
 
         self._make_once(path, "zarr.json", make)
+        array, there = self._array(split, cell), self.about_cell(split, cell)
+        with self._undamaged(path):
+            if not about.keys() <= there.keys():
+                raise ValueError(f"it does not say {', '.join(sorted(about.keys() - there.keys()))}")
+            if (array.shape, str(array.dtype)) != ((rows, *row_shape), self.key["dtype"]):
+                raise ValueError(f"{array.dtype} {array.shape} instead of {self.key['dtype']} {(rows, *row_shape)}")
 
     def chunk_rows(self, split: str) -> list[NDArray[np.int64]]:
         """Positions of the rows of each chunk; what is computed together, whoever computes it."""
@@ -144,11 +157,7 @@ class Store:
             raise BadStore(
                 f"{self.folder} lacks {cell} of {split} ({len(missing)} chunks). Run `twofold extract` with it."
             )
-        try:
-            x = self._array(split, cell)[:].astype(np.float32)
-        except ValueError as error:
-            where = self.folder / split / "features" / str(cell)
-            raise BadStore(f"{where} holds a damaged chunk. Delete that folder and extract again.") from error
+        x = self._values(f"{split}/features/{cell}").astype(np.float32)
         return Table(x, self.labels(split), self.index(split))
 
     def _make_once(self, path: str, mark: str, make: Callable[[], None]) -> None:
@@ -174,15 +183,37 @@ class Store:
     def _column(self, split: str, name: str) -> NDArray[np.int64]:
         self._check_open(split)
         path = f"{split}/{name}"
-        if path not in self._columns and path not in self._group:
-            raise BadStore(f"{self.folder} has no {split} split. Run `twofold extract --split {split}` into it.")
         if path not in self._columns:
-            self._columns[path] = self._group[path][:]
+            if not (self.folder / path / "zarr.json").exists():
+                raise BadStore(f"{self.folder} has no {split} split. Run `twofold extract --split {split}` into it.")
+            self._columns[path] = self._values(path)
         return self._columns[path]
 
     def _array(self, split: str, cell: Cell) -> Any:
         self._check_open(split)
-        return self._group[f"{split}/features/{cell}"]
+        path = f"{split}/features/{cell}"
+        with self._undamaged(path):
+            array = self._group[path]
+            if not hasattr(array, "shape"):
+                raise ValueError("it is a group, not an array")
+            return array
+
+    def _values(self, path: str) -> NDArray[Any]:
+        """All rows of an array."""
+        with self._undamaged(path):
+            values: NDArray[Any] = self._group[path][:]
+            return values
+
+    @contextmanager
+    def _undamaged(self, path: str = "") -> Iterator[None]:
+        """Say which part of the store is damaged where zarr cannot read it."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, BadSetting) as error:
+            where = self.folder / path
+            raise BadStore(
+                f"{where} is damaged ({str(error) or type(error).__name__}). Delete that folder and extract again."
+            ) from error
 
     def _check_open(self, split: str) -> None:
         if split in self.sealed:
