@@ -16,7 +16,7 @@ from twofold.datasets import base as datasets
 from twofold.errors import BadRun, BadSetting, Diverged
 from twofold.records import Outcome
 from twofold.runs import Run
-from twofold.settings import setting
+from twofold.settings import Settings, setting
 
 if TYPE_CHECKING:
     from twofold.steps._trainer import Trainer
@@ -25,7 +25,7 @@ log = logging.getLogger("twofold")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of `twofold pretrain`; durations are counted in images."""
 
     data: str = setting(help="data set to learn from; its labels are not used")
