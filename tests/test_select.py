@@ -185,6 +185,12 @@ def test_probe_with_few_labels_is_worse_than_with_all(
     assert few["value"] < whole.value and few["about"]["shots"] == 3
 
 
+def test_a_head_that_is_named_twice_is_scored_once(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    arguments = ("probe", "--model", "pixels:8", "--data", "digits", "--out", tmp_path / "out", "--block", 1)
+    code, out, _ = command(*arguments, "--pool", 2, "--head", "ridge,ridge,knn", "--json", "--quiet")
+    assert code == 0 and [s["about"]["head"] for s in json.loads(out)["scores"]] == ["ridge", "knn"]
+
+
 def test_test_labels_do_not_touch_what_is_learned(
     probed: Path, tiny_run: Path, selected: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +223,8 @@ def test_test_labels_do_not_touch_what_is_learned(
         (["--block", "mid", "--t", "20", "--pool", "5"], "Pool 5 is larger than block 5's map of 4x4"),
         (["--block", "99", "--t", "20"], "its blocks are 1 to 9"),
         (["--block", "mdi", "--t", "20"], "Did you mean 'mid'"),
+        (["--block", "all", "--t", "20"], "--block must be one block, not all"),
+        (["--block", "mid", "--t", "20", "--controls", "none,pixels"], "--controls none stands alone"),
         (["--block", "mid", "--t", "20", "--shots", "200"], "--shots 200: class"),
         (["--block", "mid", "--t", "20", "--head", "rigde"], "Did you mean 'ridge'"),
         (["--block", "mid", "--t", "20", "--controls", "pixel"], "Did you mean 'pixels'"),

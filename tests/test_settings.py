@@ -93,6 +93,32 @@ def test_the_settings_of_every_verb_check_themselves() -> None:
         assert issubclass(registry.find(room, verb).Config, Settings)
 
 
+def test_a_list_says_each_value_once_unless_repeating_means_something() -> None:
+    @dataclass(frozen=True)
+    class Lists(Settings):
+        t: tuple[float, ...] = setting((1.0,), help="steps")
+        widths: tuple[int, ...] = setting((8,), help="widths", repeats=True)
+
+    assert settings.build(Lists, {"t": "5,1,5.0", "widths": "8,8"}, "verb") == Lists((5.0, 1.0), (8, 8))
+    assert Lists((5.0, 1.0, 5.0)).t == (5.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "mixed", "alone"),
+    [
+        ("extract", "blocks", ("all", "mid"), ("all", "all")),
+        ("select", "blocks", "1,all", "all"),
+        ("probe", "controls", "none,pixels", "none"),
+    ],
+)
+def test_a_word_for_all_or_nothing_stands_alone(verb: str, name: str, mixed: object, alone: object) -> None:
+    config = registry.find("steps", verb).Config
+    needed = {f.name: "x" for f in dataclasses.fields(config) if f.default is dataclasses.MISSING}
+    with pytest.raises(BadSetting, match=f"{verb} --{name} (all|none) stands alone"):
+        config(**needed, **{name: mixed})
+    assert len(getattr(config(**needed, **{name: alone}), name)) == 1
+
+
 def test_mapping_and_back() -> None:
     made = Config("digits", t=(1.0,))
     assert settings.build(Config, settings.as_mapping(made), "verb") == made

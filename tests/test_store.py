@@ -151,6 +151,11 @@ def test_a_new_split_or_pool_is_added_and_the_rest_kept(copied: Path, tiny_run: 
     assert {name: after[name] for name in before} == before
 
 
+def test_a_split_that_is_named_twice_is_computed_once(tiny_run: Path, tmp_path: Path) -> None:
+    config = settings(tiny_run, tmp_path / "out", split=("val", "val"), t=(20.0,))
+    assert extract.run(config).facts["passes"] == 269
+
+
 def test_two_stores_of_the_same_settings_are_the_same_bytes(extracted: Path, tiny_run: Path, tmp_path: Path) -> None:
     extract.run(settings(tiny_run, tmp_path / "second"))
     assert contents(tmp_path / "second") == contents(extracted)

@@ -52,6 +52,8 @@ def setting(
     most: float | None = None,
     identity: bool = True,
     none: str = "",
+    alone: str = "",
+    repeats: bool = False,
 ) -> Any:
     """A dataclass field that explains itself.
 
@@ -63,6 +65,8 @@ def setting(
         least, most: the smallest and the largest allowed number.
         identity: whether another value makes it another run (`device` does not).
         none: the word for "not given", where the default is None and may be said.
+        alone: the word that means all or nothing in a list, and so stands there alone.
+        repeats: whether a list may say the same value twice; elsewhere the second one is dropped.
     """
     about = {
         "help": help,
@@ -72,6 +76,8 @@ def setting(
         "most": most,
         "identity": identity,
         "none": none,
+        "alone": alone,
+        "repeats": repeats,
     }
     return dataclasses.field(default=default, metadata=about)
 
@@ -135,15 +141,24 @@ def _value(field: dataclasses.Field[Any], kind: Any, given: Any, verb: str) -> A
         value = _convert(kind, given)
     except (TypeError, ValueError) as error:
         raise BadSetting(f"{verb} {_flag(field)} must be {_words(kind)}, not {given!r}.") from error
+    several = value if isinstance(value, tuple) else (value,)
+    for one in several:
+        _check(field, one, given, verb)
+    alone = field.metadata["alone"]
+    if alone in several and set(several) != {alone}:
+        raise BadSetting(f"{verb} {_flag(field)} {alone} stands alone, not among others. Give {alone} or the others.")
+    return tuple(dict.fromkeys(several)) if isinstance(value, tuple) and not field.metadata["repeats"] else value
+
+
+def _check(field: dataclasses.Field[Any], one: Any, given: Any, verb: str) -> None:
+    """Hold one value, or one of several, against what the setting allows."""
     choices, least, most = (field.metadata[name] for name in ("choices", "least", "most"))
-    for one in value if isinstance(value, tuple) else (value,):
-        if choices and one not in choices:
-            raise unknown(f"value for {_flag(field)}:", str(one), choices)
-        if least is not None and not one >= least:
-            raise BadSetting(f"{verb} {_flag(field)} must be at least {least:g}, not {given}.")
-        if most is not None and not one <= most:
-            raise BadSetting(f"{verb} {_flag(field)} must be at most {most:g}, not {given}.")
-    return value
+    if choices and one not in choices:
+        raise unknown(f"value for {_flag(field)}:", str(one), choices)
+    if least is not None and not one >= least:
+        raise BadSetting(f"{verb} {_flag(field)} must be at least {least:g}, not {given}.")
+    if most is not None and not one <= most:
+        raise BadSetting(f"{verb} {_flag(field)} must be at most {most:g}, not {given}.")
 
 
 def _convert(kind: Any, given: Any) -> Any:

@@ -37,7 +37,7 @@ class Config(Settings):
     ema: int = setting(9_000, help="half-life of the weight average, in images", least=0)
     clip: float = setting(1.0, help="largest norm of the gradient", least=0)
     widths: tuple[int, ...] | None = setting(
-        None, help="channels of each level, finest first; none: from the image size", least=1
+        None, help="channels of each level, finest first; none: from the image size", least=1, repeats=True
     )
     layers: int | None = setting(None, help="ResBlocks a level; none: 1 up to 16 pixels, else 2", least=1)
     size: int | None = setting(None, help="side of the training images in pixels; none: the data set's own", least=4)

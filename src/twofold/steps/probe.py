@@ -46,7 +46,7 @@ class Config(_fill.Reading):
     shots: int = setting(0, help="labels a class to learn from; 0: all", least=0)
     seeds: int = setting(1, help="how many seeds (of noise and of shots) are averaged", least=1)
     controls: tuple[str, ...] = setting(
-        ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS
+        ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS, alone="none"
     )
     features: Path | None = setting(None, help="folder for the stores; none: OUT/features", identity=False)
 
@@ -175,6 +175,8 @@ def _cell(config: Config, backbone: Backbone) -> Cell:
         if not config.t is config.sigma is config.pool is None:
             raise BadSetting("--choice says where to read, so --t, --sigma and --pool mean nothing. Leave them out.")
         return _chosen(config.choice, config.model)
+    if config.block == "all":
+        raise BadSetting("probe --block must be one block, not all. `twofold select` finds the best of all.")
     if isinstance(backbone, DiffusionBackbone) and config.t is None and config.sigma is None:
         raise BadSetting(f"{config.model} is a diffusion model: give --t or --sigma with --block.")
     t, sigma = (None if v is None else (v,) for v in (config.t, config.sigma))

@@ -33,7 +33,7 @@ class Config(_fill.Reading):
     model: str = setting(help=backbones.MODEL_HELP)
     data: str = setting(help="data set to choose on: its train and val splits")
     out: Path = setting(help="folder of the run: map.jsonl, map.png, choice.json", identity=False)
-    blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks")
+    blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks", alone="all")
     t: tuple[float, ...] | None = setting(None, help="noise steps in the model's own unit; none: a ladder of sigmas")
     sigma: tuple[float, ...] | None = setting(None, help="noise-to-signal ratios instead of --t")
     pool: tuple[int, ...] = setting((1, 2), help="sides of the grid that maps are averaged to", least=1)
