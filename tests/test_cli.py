@@ -264,6 +264,21 @@ def test_settings_come_from_a_file_and_flags_go_before_them(tmp_path: Path, comm
     refused(command(*EXTRACT, "--config", file), "is not TOML")
 
 
+def test_a_file_may_say_how_the_result_is_told_and_flags_go_before_it(tmp_path: Path, command: Command) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('model = "pixels:8"\njson = true\nquiet = true\n')
+    code, out, err = command("blocks", "--config", file)
+    assert (code, err) == (0, "") and json.loads(out)["model"] == "pixels:8"
+    assert command("blocks", "--config", file, "--no-json")[1].startswith("b ")
+    assert command("blocks", "pixels:8", "--no-quiet", "--no-json")[0] == 0
+    file.write_text('model = "pixels:8"\njson = "yes"\n')
+    refused(command("blocks", "--config", file), "settings.toml: json must be true or false, not 'yes'")
+
+
+def test_an_empty_name_of_a_settings_file_is_one_line(command: Command) -> None:
+    refused(command("blocks", "pixels:8", "--config", ""), "--config '' names no file")
+
+
 def test_a_positional_setting_may_come_from_a_file(tmp_path: Path, command: Command) -> None:
     (tmp_path / "settings.toml").write_text('model = "pixels:8"\n')
     assert command("blocks", "--config", tmp_path / "settings.toml")[0] == 0
