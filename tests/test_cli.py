@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import io
 import json
+import logging
 import os
 import resource
 import shutil
@@ -18,7 +20,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from twofold import cli, registry
+from twofold import cli, registry, runs
+from twofold.steps import blocks
 
 Command = Callable[..., tuple[int, str, str]]
 VERBS = sorted(cli.verbs())
@@ -345,6 +348,39 @@ def test_quiet_silences_the_log_alone(tmp_path: Path, command: Command) -> None:
     refused(command(*EXTRACT, "--model", "piksels", "--quiet"))
 
 
+def test_a_quiet_run_still_writes_its_log(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    arguments = ("probe", "--model", "pixels:8", "--data", "digits", "--block", 1, "--head", "ridge", "--out")
+    assert command(*arguments, tmp_path / "quiet", "--quiet")[0::2] == (0, "")
+    assert "pixels:8, ridge: " in (tmp_path / "quiet" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.DEBUG, logging.ERROR])
+def test_a_python_caller_hears_what_it_asked_for_and_the_run_logs_all(
+    level: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, root, heard = logging.getLogger("twofold"), logging.getLogger(), io.StringIO()
+    for name, value in (("handlers", []), ("filters", []), ("level", level), ("propagate", True)):
+        monkeypatch.setattr(log, name, value)
+    monkeypatch.setattr(root, "handlers", [logging.StreamHandler(heard)])
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    log._cache.clear()
+    with runs.opened(tmp_path / "run", "blocks", blocks.Config("pixels:8")):
+        log.info("told")
+        log.warning("warned")
+        log.debug("asides")
+    log.info("afterwards")
+    expected = {
+        logging.NOTSET: "warned\n",
+        logging.DEBUG: "told\nwarned\nasides\nafterwards\n",
+        logging.ERROR: "",
+    }[level]
+    assert heard.getvalue() == expected
+    logged = (tmp_path / "run" / "log.txt").read_text()
+    assert " told\n" in logged and " warned\n" in logged and logged.count("told") == 1
+    assert ("asides" in logged) == (level == logging.DEBUG) and "afterwards" not in logged
+    log._cache.clear()
+
+
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 def test_training_that_diverges_keeps_its_checkpoint(tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
@@ -453,8 +489,6 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path, command: C
 
 
 def test_a_fault_of_ours_shows_where_and_ends_with_1(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from twofold.steps import blocks
-
     def fail(_config: object) -> None:
         raise ZeroDivisionError
 

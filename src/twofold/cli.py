@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import errno
 import json
-import logging
 import sys
 import traceback
 import typing
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from twofold import registry, settings
+from twofold import _telling, registry, settings
 from twofold.errors import BadSetting, TwofoldError, unknown
 from twofold.records import Outcome
 
@@ -76,7 +75,7 @@ def _run(arguments: list[str]) -> int:
     values = {**_from_file(given.pop("config")), **{n: v for n, v in given.items() if v not in (None, [])}}
     shown_as_json, quiet = values.pop("json", False), values.pop("quiet", False)
     config = settings.build(module.Config, values, verb)
-    _talk(quiet)
+    _telling.to_stderr(quiet)
     outcome: Outcome = module.run(config)
     print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
     return 0
@@ -166,17 +165,6 @@ def _help(field: dataclasses.Field[Any]) -> str:
         return told
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
     return f"{told} (default: {default})"
-
-
-def _talk(quiet: bool) -> None:
-    """Log to stderr, so that stdout holds the result alone."""
-    log = logging.getLogger("twofold")
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
-    log.handlers = [h for h in log.handlers if not isinstance(h, logging.StreamHandler)]
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.propagate = False
 
 
 def _one_line(error: BaseException) -> str:

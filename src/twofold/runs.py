@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
 import platform
 import shlex
 import sys
@@ -22,10 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twofold import files, settings
+from twofold import _telling, files, settings
 from twofold.errors import BadRun
-
-log = logging.getLogger("twofold")
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def opened(folder: Path, verb: str, config: Any) -> Iterator[Run]:
         BadRun: the folder holds something else, a run of other settings, or is being written by another process.
     """
     _claim(folder, verb, settings.as_mapping(config, identity_only=True))
-    with _locked(folder), _logged(folder / "log.txt"):
+    with _locked(folder), _telling.to_file(folder / "log.txt"):
         files.sweep(folder)
         if not (folder / "config.toml").exists():
             files.write_text(folder / "config.toml", _describe(verb, config))
@@ -118,18 +115,6 @@ def _locked(folder: Path) -> Iterator[None]:
                 f"Another process is writing to {folder}. Wait for it, stop it, or give another --out."
             ) from error
         yield
-
-
-@contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
 
 
 def _describe(verb: str, config: Any) -> str:
