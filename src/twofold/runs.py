@@ -50,12 +50,16 @@ def opened(folder: Path, verb: str, config: Any) -> Iterator[Run]:
     Raises:
         BadRun: the folder holds something else, a run of other settings, or is being written by another process.
     """
-    _claim(folder, verb, settings.as_mapping(config, identity_only=True))
-    with _locked(folder), _telling.to_file(folder / "log.txt"):
+    wanted = settings.as_mapping(config, identity_only=True)
+    _claim(folder, verb, wanted)
+    with _locked(folder):
+        # Before the lock this was looked at for a quick answer; only what is seen under it holds.
+        _claim(folder, verb, wanted)
         files.sweep(folder)
         if not (folder / "config.toml").exists():
             files.write_text(folder / "config.toml", _describe(verb, config))
-        yield Run(folder, verb)
+        with _telling.to_file(folder / "log.txt"):
+            yield Run(folder, verb)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
