@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from twofold import cli, files, results, store
 from twofold.datasets.digits import Digits
@@ -246,6 +249,67 @@ def test_probe_does_not_silently_ignore_a_place_beside_a_choice(
     extra: tuple[str, str], tiny_run: Path, selected: Path, tmp_path: Path, command: Command
 ) -> None:
     one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", selected, *extra, "--head", "ridge"))
+
+
+def retrained(run: Path) -> Path:
+    """The same run with other weights, as if it had been made again."""
+    (file,) = (run / "unet").glob("*.safetensors")
+    save_file({name: w + 0.01 for name, w in load_file(file).items()}, file, {"format": "pt"})
+    return run
+
+
+CHANGED = "made from is not the same now: {} is"
+
+
+def test_done_is_not_said_of_another_model_at_the_same_path(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    model = shutil.copytree(tiny_run, tmp_path / "model")
+    shared = ("--model", model, "--data", "digits", "--quiet")
+    where = {
+        "select": ("--blocks", "mid", "--t", "20", "--pool", "1"),
+        "probe": ("--block", "mid", "--t", "20", "--head", "ridge", "--controls", "none"),
+    }
+    commands = {verb: (verb, *shared, "--out", tmp_path / verb, *more) for verb, more in where.items()}
+    commands["sample"] = ("sample", "--model", model, "--out", tmp_path / "sample", "--num", 4, "--steps", 2, "--quiet")
+    for arguments in commands.values():
+        assert command(*arguments)[0] == command(*arguments)[0] == 0
+    # Half of the samples are made again: they must not come from the other model.
+    (tmp_path / "sample" / "images" / "000001.png").unlink()
+    retrained(model)
+    for verb, arguments in commands.items():
+        assert CHANGED.format("model") in one_line(command(*arguments)), verb
+    assert not (tmp_path / "sample" / "images" / "000001.png").exists()
+
+
+def test_done_is_not_said_of_another_choice_at_the_same_path(
+    tiny_run: Path, selected: Path, tmp_path: Path, command: Command
+) -> None:
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    choice = json.loads((selected / "choice.json").read_text())
+    arguments = (*probe(tiny_run, tmp_path / "out"), "--choice", chosen, "--head", "ridge", "--controls", "none")
+    files.write_json(chosen / "choice.json", {**choice, "cell": "b5_t20_p1"})
+    assert command(*arguments)[0] == 0
+    # What does not change where features are read does not make it another run.
+    files.write_json(chosen / "choice.json", {**choice, "cell": "b5_t20_p1", "loss": 0.5})
+    assert command(*arguments)[0] == 0
+    files.write_json(chosen / "choice.json", {**choice, "cell": "b5_t20_p2"})
+    assert "choice is b5_t20_p1 there, b5_t20_p2 here" in one_line(command(*arguments))
+
+
+def test_training_is_not_continued_on_other_images(tmp_path: Path, command: Command) -> None:
+    pictures(tmp_path / "pictures")
+    arguments = ("pretrain", "--data", f"folder:{tmp_path}/pictures", "--out", tmp_path / "run", "--images", 8)
+    small = ("--widths", "8,8", "--batch", 8, "--probe-every", 0, "--quiet")
+    assert command(*arguments, *small)[0] == command(*arguments, *small)[0] == 0
+    (tmp_path / "pictures" / "b.png").unlink()
+    assert CHANGED.format("data") in one_line(command(*arguments, *small))
+
+
+def pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for name in "abcdefghij":
+        Image.fromarray(np.full((8, 8), ord(name), np.uint8)).save(folder / f"{name}.png")
+    return folder
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"model": "RUN"}', "[]"])

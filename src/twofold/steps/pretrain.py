@@ -61,7 +61,7 @@ def run(config: Config) -> Outcome:
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
     dataset = datasets.load(config.data, sealed=("test",))
     side = _side(config, dataset)
-    with runs.opened(config.out, "pretrain", config) as run_:
+    with runs.opened(config.out, "pretrain", config, {"data": dataset.fingerprint}) as run_:
         if run_.finished is not None:
             return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
         facts = _train(config, run_, dataset, side)

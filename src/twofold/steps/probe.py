@@ -68,12 +68,18 @@ def run(config: Config) -> Outcome:
     dataset = datasets.load(config.data)
     _check_shots(config, dataset)
     rows = list(_rows(config, dataset))
-    with runs.opened(config.out, "probe", config) as run_:
+    with runs.opened(config.out, "probe", config, _inputs(config, dataset, rows[0])) as run_:
         if run_.finished is None:
             _score_all(config, run_, dataset, rows)
             run_.finish({"scores": [s.record() for s in results.read(config.out)]})
         scores = results.read(config.out)
     return Outcome({"scores": [s.record() for s in scores]}, _table(scores))
+
+
+def _inputs(config: Config, dataset: Dataset, row: Row) -> dict[str, str]:
+    """What the scores are made from: of a choice it is the cell that counts, not the file it stands in."""
+    made_from = {"model": row.backbone.fingerprint, "data": dataset.fingerprint}
+    return made_from if config.choice is None else {**made_from, "choice": str(row.cell)}
 
 
 def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row]) -> None:

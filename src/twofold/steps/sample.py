@@ -49,7 +49,7 @@ def run(config: Config) -> Outcome:
     if config.steps > length:
         raise BadSetting(f"sample --steps must be at most {length}, the model's noise steps; not {config.steps}.")
     images = config.out / "images"
-    with runs.opened(config.out, "sample", config) as run_:
+    with runs.opened(config.out, "sample", config, {"model": backbone.fingerprint}) as run_:
         images.mkdir(exist_ok=True)
         files.sweep(images)
         _write_missing(config, backbone, images)

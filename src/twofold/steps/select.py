@@ -51,7 +51,8 @@ def run(config: Config) -> Outcome:
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
-    with runs.opened(config.out, "select", config) as run_:
+    inputs = {"model": backbone.fingerprint, "data": dataset.fingerprint}
+    with runs.opened(config.out, "select", config, inputs) as run_:
         if run_.finished is not None:
             return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
         table = _fill.open_store(config.features or config.out / "features", backbone, dataset, config, sealed=SEALED)
