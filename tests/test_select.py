@@ -19,6 +19,7 @@ from twofold.errors import SealedSplit
 from twofold.steps import select
 
 Command = Callable[..., tuple[int, str, str]]
+TINY = ("--images", 512, "--widths", "16,16", "--probe-every", 256, "--log-every", 128, "--save-every", 256, "--quiet")
 WHERE = ("--blocks", "1,mid", "--t", "20,100", "--pool", "1,2")
 
 
@@ -249,6 +250,71 @@ def test_probe_does_not_silently_ignore_a_place_beside_a_choice(
     extra: tuple[str, str], tiny_run: Path, selected: Path, tmp_path: Path, command: Command
 ) -> None:
     one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", selected, *extra, "--head", "ridge"))
+
+
+def unfinished(run: Path) -> Path:
+    (run / "finished.json").unlink()
+    return run
+
+
+def altered(file: Path, **changed: object) -> str:
+    """The file's first line of JSON, or the whole, with other values."""
+    text = file.read_text()
+    return json.dumps({**json.loads(text.splitlines()[0] if file.suffix == ".jsonl" else text), **changed}) + "\n"
+
+
+BROKEN = [
+    ("select", "finished.json", "{"),
+    ("select", "finished.json", "{}"),
+    ("select", "finished.json", "5"),
+    ("select", "finished.json", {"accuracy": "x"}),
+    ("select", "finished.json", '{"accuracy": 1}'),
+    ("select", "config.toml", 'verb = "select"\nidentity = 5\n'),
+    ("select", "config.toml", 'verb = "select"\ninputs = 5\n'),
+    ("select", "config.toml", "verb = 5\n"),
+    ("select", "map.jsonl", "{\n"),
+    ("select", "map.jsonl", "[1]\n"),
+    ("select", "map.jsonl", '{"a": 1}\n'),
+    ("select", "map.jsonl", {"accuracy": "x"}),
+    ("select", "map.jsonl", {"share": None}),
+    ("select", "map.jsonl", {"n": True}),
+    ("select", "map.jsonl", b"\xff\n"),
+    ("probe", "finished.json", "{"),
+    ("probe", "finished.json", "{}"),
+    ("probe", "results.jsonl", "{\n"),
+    ("probe", "results.jsonl", '{"a": 1}\n'),
+    ("probe", "results.jsonl", {"value": "x"}),
+    ("probe", "results.jsonl", {"low": "a"}),
+    ("probe", "results.jsonl", {"n": 10**400}),
+    ("probe", "results.jsonl", {"strange": 1}),
+    ("probe", "results.jsonl", {"seeds": ["x"]}),
+    ("probe", "results.jsonl", {"about": {}}),
+    ("pretrain", "finished.json", "{"),
+    ("pretrain", "finished.json", "{}"),
+    ("pretrain", "finished.json", {"images": "x"}),
+    ("pretrain", "metrics.jsonl", "{\n"),
+    ("pretrain", "metrics.jsonl", '{"a": 1}\n'),
+    ("pretrain", "metrics.jsonl", {"seconds": "x"}),
+]
+
+
+@pytest.mark.parametrize(("verb", "name", "damage"), BROKEN, ids=lambda value: str(value)[:40])
+def test_a_damaged_run_is_one_line_that_names_the_file(
+    verb: str, name: str, damage: object, selected: Path, probed: Path, tiny_run: Path, tmp_path: Path, command: Command
+) -> None:
+    run = shutil.copytree({"select": selected, "probe": probed, "pretrain": tiny_run}[verb], tmp_path / "run")
+    if name in ("map.jsonl", "metrics.jsonl"):
+        unfinished(run)
+    (run / name).write_bytes(
+        damage if isinstance(damage, bytes)
+        else (altered(run / name, **damage) if isinstance(damage, dict) else str(damage)).encode()
+    )  # fmt: skip
+    arguments: dict[str, tuple[object, ...]] = {
+        "select": ("select", "--model", tiny_run, "--data", "digits", "--out", run, *WHERE, "--quiet"),
+        "probe": (*probe(tiny_run, run), "--choice", selected, "--head", "ridge,knn", "--seeds", 2),
+        "pretrain": ("pretrain", "--data", "digits", "--out", run, *TINY),
+    }
+    assert f"{run / name} is damaged: " in one_line(command(*arguments[verb]))
 
 
 def retrained(run: Path) -> Path:

@@ -9,13 +9,12 @@ finished.json    what the command gave back; its presence means done
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,9 @@ from typing import Any
 
 from twofold import _telling, files, settings
 from twofold.errors import BadRun
+from twofold.records import Outcome, check
+
+UNFINISH = "Delete it and run the same command again."
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,21 @@ class Run:
     def finished(self) -> dict[str, Any] | None:
         """What the command gave back, or None while it is not done."""
         path = self.folder / "finished.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        facts: dict[str, Any] = files.read_json(path, advice=UNFINISH)
+        with files.undamaged(path, UNFINISH):
+            if not facts:
+                raise ValueError("it says nothing")
+        return facts
+
+    def again(self, told: Callable[[dict[str, Any]], str]) -> Outcome | None:
+        """The outcome of a run that is done already, None while it is not; `told` puts what it gave back in words."""
+        facts = self.finished
+        if facts is None:
+            return None
+        with files.undamaged(self.folder / "finished.json", UNFINISH):
+            return Outcome(facts, f"{self.folder} is done already: {told(facts)}")
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Mark the run done."""
@@ -70,14 +86,14 @@ def opened(folder: Path, verb: str, config: Any, inputs: Mapping[str, str] | Non
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of a run's config.toml: `verb`, `settings`, `made`."""
+    """The content of a run's config.toml: `verb`, `settings`, `identity`, `inputs`, `made`."""
     path = folder / "config.toml"
     if not path.exists():
         raise BadRun(f"{folder} is not a run: it has no config.toml. Give the --out folder of an earlier command.")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRun(f"{path} is damaged: {error}. Use another folder.") from error
+    with files.undamaged(path):
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        check(found, {"verb": str}, dict.fromkeys(("settings", "identity", "inputs", "made"), dict))
+        return found
 
 
 def progress(total: int, title: str, *, done: int = 0, unit: str = "images") -> Any:
@@ -106,8 +122,8 @@ def _own(path: Path) -> bool:
 def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
     found = read_config(folder)
     advice = "Give another --out, or the same settings to continue it."
-    if found.get("verb") != wanted["verb"]:
-        raise BadRun(f"{folder} holds a run of `{found.get('verb')}`, not of `{wanted['verb']}`. {advice}")
+    if found["verb"] != wanted["verb"]:
+        raise BadRun(f"{folder} holds a run of `{found['verb']}`, not of `{wanted['verb']}`. {advice}")
     if told := _changed(found, wanted, "identity"):
         raise BadRun(f"{folder} holds a run of other settings: {told}. {advice}")
     if told := _changed(found, wanted, "inputs"):

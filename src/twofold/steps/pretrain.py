@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from twofold import files, runs
 from twofold.datasets import base as datasets
 from twofold.errors import BadRun, BadSetting, Diverged
-from twofold.records import Outcome
+from twofold.records import Number, Outcome
 from twofold.runs import Run
 from twofold.settings import Settings, setting
 
@@ -62,8 +62,8 @@ def run(config: Config) -> Outcome:
     dataset = datasets.load(config.data, sealed=("test",))
     side = _side(config, dataset)
     with runs.opened(config.out, "pretrain", config, {"data": dataset.fingerprint}) as run_:
-        if run_.finished is not None:
-            return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
+        if done := run_.again(_told):
+            return done
         facts = _train(config, run_, dataset, side)
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
@@ -82,7 +82,7 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
         _loop(config, trainer, bar, metrics, checkpoint, spent)
     save_pipeline(trainer, run_.folder)
-    records = files.read_lines(metrics)
+    records = _notes(metrics)
     losses = [r["loss"] for r in records if "loss" in r][-5:]
     probes = [r["probe"] for r in records if "probe" in r]
     seconds = _spent(metrics)
@@ -167,16 +167,20 @@ def _note(trainer: Trainer, path: Path, record: dict[str, Any]) -> None:
         files.append_lines(path, [record])
 
 
+def _notes(metrics: Path) -> list[dict[str, Any]]:
+    return files.read_lines(metrics, {"images": int}, dict.fromkeys(("loss", "lr", "seconds", "probe"), Number))
+
+
 def _cut(metrics: Path, seen: int) -> None:
     """Drop what was noted after the checkpoint; it will be noted again."""
-    kept = [r for r in files.read_lines(metrics) if r["images"] <= seen]
+    kept = [r for r in _notes(metrics) if r["images"] <= seen]
     if metrics.exists():
         files.write_text(metrics, "".join(json.dumps(r) + "\n" for r in kept))
 
 
 def _spent(metrics: Path) -> float:
     """Seconds of training noted so far."""
-    return max((r["seconds"] for r in files.read_lines(metrics) if "seconds" in r), default=0.0)
+    return max((r["seconds"] for r in _notes(metrics) if "seconds" in r), default=0.0)
 
 
 def _told(facts: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
 from twofold.heads import base as heads
-from twofold.records import Cell, Outcome, Score, Tap
+from twofold.records import Cell, Number, Outcome, Score, Tap
 from twofold.runs import Run
 from twofold.settings import setting
 from twofold.steps import _fill, _shots
@@ -71,8 +71,8 @@ def run(config: Config) -> Outcome:
     with runs.opened(config.out, "probe", config, _inputs(config, dataset, rows[0])) as run_:
         if run_.finished is None:
             _score_all(config, run_, dataset, rows)
-            run_.finish({"scores": [s.record() for s in results.read(config.out)]})
-        scores = results.read(config.out)
+            run_.finish({"scores": [s.record() for s in _scores(run_)]})
+        scores = _scores(run_)
     return Outcome({"scores": [s.record() for s in scores]}, _table(scores))
 
 
@@ -82,9 +82,14 @@ def _inputs(config: Config, dataset: Dataset, row: Row) -> dict[str, str]:
     return made_from if config.choice is None else {**made_from, "choice": str(row.cell)}
 
 
+def _scores(run_: Run) -> list[Score]:
+    """The scores so far, which say where they belong in the table."""
+    return results.read(run_.folder, {"row": str, "head": str, "block": str, "t": Number | None, "pool": int})
+
+
 def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row]) -> None:
     """Append the scores of every row and head that results.jsonl lacks."""
-    known = {(s.about["row"], s.about["head"]) for s in results.read(run_.folder)}
+    known = {(s.about["row"], s.about["head"]) for s in _scores(run_)}
     for row in rows:
         for head in config.head:
             if (row.name, head) not in known:

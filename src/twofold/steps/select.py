@@ -15,7 +15,7 @@ from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
 from twofold.heads import base as heads
-from twofold.records import Cell, Outcome, Score, number_text
+from twofold.records import Cell, Number, Outcome, Score, number_text
 from twofold.runs import Run
 from twofold.settings import setting
 from twofold.steps import _fill, _shots
@@ -24,6 +24,12 @@ from twofold.store import Store
 log = logging.getLogger("twofold")
 
 SEALED = ("test",)
+
+# A line of map.jsonl.
+JUDGED = {
+    "cell": str, "block": int, "name": str, "t": Number | None, "sigma": Number | None, "pool": int,
+    "share": Number, "accuracy": Number, "loss": Number, "n": int,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ def run(config: Config) -> Outcome:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
     inputs = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "select", config, inputs) as run_:
-        if run_.finished is not None:
-            return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
+        if done := run_.again(_told):
+            return done
         table = _fill.open_store(config.features or config.out / "features", backbone, dataset, config, sealed=SEALED)
         _fill.fill(table, backbone, dataset, ("train", "val"), wanted, config)
         judged = _judge_all(config, run_, table, wanted)
@@ -66,7 +72,7 @@ def run(config: Config) -> Outcome:
 def _judge_all(config: Config, run_: Run, table: Store, wanted: Sequence[Cell]) -> list[dict[str, Any]]:
     """One record a cell, in map.jsonl; cells that are there already are not judged again."""
     path = run_.folder / "map.jsonl"
-    known = {record["cell"]: record for record in files.read_lines(path)}
+    known = {record["cell"]: record for record in files.read_lines(path, JUDGED)}
     todo = [cell for cell in wanted if str(cell) not in known]
     with runs.progress(len(wanted), "judge", done=len(wanted) - len(todo), unit="cells") as bar:
         for cell in todo:
