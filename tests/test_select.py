@@ -234,7 +234,7 @@ def test_test_labels_do_not_touch_what_is_learned(
         (["--block", "mid", "--t", "20", "--controls", "pixel"], "Did you mean 'pixels'"),
         (["--choice", "SELECT", "--block", "mid"], "--choice RUN of twofold select, or --block"),
         (["--choice", "NONE"], "holds no choice.json"),
-        (["--choice", "SELECT", "--model", "RUN?untrained"], "chose for the model"),
+        (["--choice", "SELECT", "--model", "RUN?untrained"], "choice.json chose for the model"),
     ],
 )
 def test_probe_refuses_in_one_line_before_any_work(
@@ -353,12 +353,13 @@ def test_done_is_not_said_of_another_choice_at_the_same_path(
     chosen.mkdir()
     choice = json.loads((selected / "choice.json").read_text())
     arguments = (*probe(tiny_run, tmp_path / "out"), "--choice", chosen, "--head", "ridge", "--controls", "none")
-    files.write_json(chosen / "choice.json", {**choice, "cell": "b5_t20_p1"})
+    choice.update(block=5, t=20.0, pool=1, cell="b5_t20_p1")
+    files.write_json(chosen / "choice.json", choice)
     assert command(*arguments)[0] == 0
     # What does not change where features are read does not make it another run.
-    files.write_json(chosen / "choice.json", {**choice, "cell": "b5_t20_p1", "loss": 0.5})
+    files.write_json(chosen / "choice.json", {**choice, "loss": 0.5})
     assert command(*arguments)[0] == 0
-    files.write_json(chosen / "choice.json", {**choice, "cell": "b5_t20_p2"})
+    files.write_json(chosen / "choice.json", {**choice, "pool": 2, "cell": "b5_t20_p2"})
     assert "choice is b5_t20_p1 there, b5_t20_p2 here" in one_line(command(*arguments))
 
 
@@ -382,3 +383,38 @@ def pictures(folder: Path) -> Path:
 def test_a_damaged_choice_is_one_clear_line(text: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "choice.json").write_text(text.replace("RUN", str(tiny_run)))
     assert "choice.json" in one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"block": 99}, "has no block 99"),
+        ({"pool": 0}, "pool 0 does not fit"),
+        ({"pool": 64}, "pool 64 does not fit"),
+        ({"t": None}, "t = none is not a noise step"),
+        ({"t": 5000.0}, "t = 5000 is not a noise step"),
+        ({"t": "soon"}, "t is 'soon'"),
+        ({"data": "folder:pictures"}, "chose for the data folder:pictures, not for digits"),
+        ({"cell": "b1_t20_p1"}, "it says both b5_t20_p1 and b1_t20_p1"),
+        ({"cell": "mine"}, "it says both b5_t20_p1 and mine"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused_before_the_run_begins(
+    changed: dict[str, object], says: str, selected: Path, tiny_run: Path, tmp_path: Path, command: Command
+) -> None:
+    choice = json.loads((selected / "choice.json").read_text()) | {"block": 5, "t": 20.0, "pool": 1} | changed
+    step = f"_t{choice['t']:g}" if isinstance(choice["t"], float) else ""
+    choice["cell"] = changed.get("cell", f"b{choice['block']}{step}_p{choice['pool']}")
+    files.write_json(tmp_path / "choice.json", choice)
+    told = one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", tmp_path, "--head", "ridge"))
+    assert str(tmp_path / "choice.json") in told and says in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_choice_without_a_step_is_refused(selected: Path, tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    choice = json.loads((selected / "choice.json").read_text())
+    del choice["t"]
+    files.write_json(tmp_path / "choice.json", choice)
+    told = one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", tmp_path, "--head", "ridge"))
+    assert "choice.json is damaged: it lacks t" in told
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import results, runs
+from twofold import files, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
@@ -27,6 +26,9 @@ from twofold.store import Table
 
 log = logging.getLogger("twofold")
 
+# What must stand in the choice.json of a run of select.
+CHOICE = {"model": str, "data": str, "cell": str, "block": int, "t": Number | None, "pool": int}
+SELECT_AGAIN = "Delete its folder and run `twofold select` again."
 CONTROLS = ("pixels", "untrained", "none")
 
 
@@ -185,7 +187,7 @@ def _cell(config: Config, backbone: Backbone) -> Cell:
     if config.choice is not None:
         if not config.t is config.sigma is config.pool is None:
             raise BadSetting("--choice says where to read, so --t, --sigma and --pool mean nothing. Leave them out.")
-        return _chosen(config.choice, config.model)
+        return _chosen(config.choice, config, backbone)
     if config.block == "all":
         raise BadSetting("probe --block must be one block, not all. `twofold select` finds the best of all.")
     if isinstance(backbone, DiffusionBackbone) and config.t is None and config.sigma is None:
@@ -195,17 +197,24 @@ def _cell(config: Config, backbone: Backbone) -> Cell:
     return _fill.cells(backbone, (str(config.block),), steps, (config.pool or 1,))[0]
 
 
-def _chosen(folder: Path, model: str) -> Cell:
+def _chosen(folder: Path, config: Config, backbone: Backbone) -> Cell:
+    """The cell that `twofold select` chose for this model and data."""
     path = folder / "choice.json"
     if not path.exists():
         raise BadRun(f"{folder} holds no choice.json: it is not a finished run of `twofold select`. Run that first.")
+    choice = files.read_json(path, CHOICE, advice=SELECT_AGAIN)
+    for name, here in (("model", config.model), ("data", config.data)):
+        if choice[name] != here:
+            raise BadRun(f"{path} chose for the {name} {choice[name]}, not for {here}. Give the choice of this {name}.")
+    cell = Cell(Tap(choice["block"], choice["t"]), choice["pool"])
+    if str(cell) != choice["cell"]:
+        raise BadRun(f"{path} is damaged: it says both {cell} and {choice['cell']}. {SELECT_AGAIN}")
     try:
-        choice = json.loads(path.read_text(encoding="utf-8"))
-        chosen_for, cell = choice["model"], Cell.parse(choice["cell"])
-    except (ValueError, KeyError, TypeError, BadSetting) as error:
-        raise BadRun(f"{path} is damaged: it names no model and cell. Run `twofold select` again.") from error
-    if chosen_for != model:
-        raise BadRun(f"{folder} chose for the model {chosen_for}, not for {model}. Give the choice of this model.")
+        backbone.check_step(cell.tap.t)
+        if not 1 <= cell.pool <= backbone.block(cell.tap.block).size:
+            raise BadSetting(f"pool {cell.pool} does not fit the block's map.")
+    except BadSetting as error:
+        raise BadRun(f"{path} is damaged: {error} {SELECT_AGAIN}") from error
     return cell
 
 
