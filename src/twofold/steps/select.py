@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from twofold import files, plots, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
+from twofold.errors import BadRun
 from twofold.heads import base as heads
-from twofold.records import Cell, Number, Outcome, Score, number_text
+from twofold.records import Cell, Number, Outcome, Score, Tap, number_text
 from twofold.runs import Run
 from twofold.settings import setting
 from twofold.steps import _fill, _shots
@@ -73,6 +75,8 @@ def _judge_all(config: Config, run_: Run, table: Store, wanted: Sequence[Cell]) 
     """One record a cell, in map.jsonl; cells that are there already are not judged again."""
     path = run_.folder / "map.jsonl"
     known = {record["cell"]: record for record in files.read_lines(path, JUDGED)}
+    for record in known.values():
+        _check_judged(path, record)
     todo = [cell for cell in wanted if str(cell) not in known]
     with runs.progress(len(wanted), "judge", done=len(wanted) - len(todo), unit="cells") as bar:
         for cell in todo:
@@ -81,6 +85,13 @@ def _judge_all(config: Config, run_: Run, table: Store, wanted: Sequence[Cell]) 
             known[str(cell)] = record
             bar.advance(1, f"{cell} {100 * record['accuracy']:.1f} %")
     return [known[str(cell)] for cell in wanted]
+
+
+def _check_judged(path: Path, record: dict[str, Any]) -> None:
+    """Refuse a line whose parts contradict each other."""
+    t, told = record["t"], str(Cell(Tap(record["block"], record["t"]), record["pool"]))
+    if told != record["cell"] or (t is None) != (record["sigma"] is None) or not math.isfinite(record["accuracy"]):
+        raise BadRun(f"{path} is damaged at {record['cell']}. Delete that line and run the same command again.")
 
 
 def _judge(config: Config, table: Store, cell: Cell) -> dict[str, Any]:
