@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import io
 import json
+import logging
 import os
 import resource
 import shutil
@@ -18,7 +20,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from twofold import cli, registry
+from twofold import cli, registry, runs
+from twofold.steps import blocks
 
 Command = Callable[..., tuple[int, str, str]]
 VERBS = sorted(cli.verbs())
@@ -264,6 +267,21 @@ def test_settings_come_from_a_file_and_flags_go_before_them(tmp_path: Path, comm
     refused(command(*EXTRACT, "--config", file), "is not TOML")
 
 
+def test_a_file_may_say_how_the_result_is_told_and_flags_go_before_it(tmp_path: Path, command: Command) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('model = "pixels:8"\njson = true\nquiet = true\n')
+    code, out, err = command("blocks", "--config", file)
+    assert (code, err) == (0, "") and json.loads(out)["model"] == "pixels:8"
+    assert command("blocks", "--config", file, "--no-json")[1].startswith("b ")
+    assert command("blocks", "pixels:8", "--no-quiet", "--no-json")[0] == 0
+    file.write_text('model = "pixels:8"\njson = "yes"\n')
+    refused(command("blocks", "--config", file), "settings.toml: json must be true or false, not 'yes'")
+
+
+def test_an_empty_name_of_a_settings_file_is_one_line(command: Command) -> None:
+    refused(command("blocks", "pixels:8", "--config", ""), "--config '' names no file")
+
+
 def test_a_positional_setting_may_come_from_a_file(tmp_path: Path, command: Command) -> None:
     (tmp_path / "settings.toml").write_text('model = "pixels:8"\n')
     assert command("blocks", "--config", tmp_path / "settings.toml")[0] == 0
@@ -328,6 +346,39 @@ def test_quiet_silences_the_log_alone(tmp_path: Path, command: Command) -> None:
     assert loud[1].count("\n") == quiet[1].count("\n") == 1
     # Mistakes are told all the same.
     refused(command(*EXTRACT, "--model", "piksels", "--quiet"))
+
+
+def test_a_quiet_run_still_writes_its_log(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    arguments = ("probe", "--model", "pixels:8", "--data", "digits", "--block", 1, "--head", "ridge", "--out")
+    assert command(*arguments, tmp_path / "quiet", "--quiet")[0::2] == (0, "")
+    assert "pixels:8, ridge: " in (tmp_path / "quiet" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("level", [logging.NOTSET, logging.DEBUG, logging.ERROR])
+def test_a_python_caller_hears_what_it_asked_for_and_the_run_logs_all(
+    level: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, root, heard = logging.getLogger("twofold"), logging.getLogger(), io.StringIO()
+    for name, value in (("handlers", []), ("filters", []), ("level", level), ("propagate", True)):
+        monkeypatch.setattr(log, name, value)
+    monkeypatch.setattr(root, "handlers", [logging.StreamHandler(heard)])
+    monkeypatch.setattr(root, "level", logging.WARNING)
+    log._cache.clear()
+    with runs.opened(tmp_path / "run", "blocks", blocks.Config("pixels:8")):
+        log.info("told")
+        log.warning("warned")
+        log.debug("asides")
+    log.info("afterwards")
+    expected = {
+        logging.NOTSET: "warned\n",
+        logging.DEBUG: "told\nwarned\nasides\nafterwards\n",
+        logging.ERROR: "",
+    }[level]
+    assert heard.getvalue() == expected
+    logged = (tmp_path / "run" / "log.txt").read_text()
+    assert " told\n" in logged and " warned\n" in logged and logged.count("told") == 1
+    assert ("asides" in logged) == (level == logging.DEBUG) and "afterwards" not in logged
+    log._cache.clear()
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
@@ -438,8 +489,6 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path, command: C
 
 
 def test_a_fault_of_ours_shows_where_and_ends_with_1(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from twofold.steps import blocks
-
     def fail(_config: object) -> None:
         raise ZeroDivisionError
 

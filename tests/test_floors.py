@@ -14,7 +14,7 @@ import twofold
 PACKAGE = Path(twofold.__file__).parent
 FLOORS = [
     {"errors"},
-    {"records", "files", "settings", "registry"},
+    {"records", "files", "settings", "registry", "_telling"},
     {"noise", "pooling", "store", "results", "runs", "plots", "_progress"},
     {"backbones", "datasets", "heads", "analyses"},
     {"steps"},

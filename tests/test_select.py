@@ -8,7 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from twofold import cli, files, results, store
 from twofold.datasets.digits import Digits
@@ -16,6 +19,7 @@ from twofold.errors import SealedSplit
 from twofold.steps import select
 
 Command = Callable[..., tuple[int, str, str]]
+TINY = ("--images", 512, "--widths", "16,16", "--probe-every", 256, "--log-every", 128, "--save-every", 256, "--quiet")
 WHERE = ("--blocks", "1,mid", "--t", "20,100", "--pool", "1,2")
 
 
@@ -185,6 +189,12 @@ def test_probe_with_few_labels_is_worse_than_with_all(
     assert few["value"] < whole.value and few["about"]["shots"] == 3
 
 
+def test_a_head_that_is_named_twice_is_scored_once(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    arguments = ("probe", "--model", "pixels:8", "--data", "digits", "--out", tmp_path / "out", "--block", 1)
+    code, out, _ = command(*arguments, "--pool", 2, "--head", "ridge,ridge,knn", "--json", "--quiet")
+    assert code == 0 and [s["about"]["head"] for s in json.loads(out)["scores"]] == ["ridge", "knn"]
+
+
 def test_test_labels_do_not_touch_what_is_learned(
     probed: Path, tiny_run: Path, selected: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,12 +227,14 @@ def test_test_labels_do_not_touch_what_is_learned(
         (["--block", "mid", "--t", "20", "--pool", "5"], "Pool 5 is larger than block 5's map of 4x4"),
         (["--block", "99", "--t", "20"], "its blocks are 1 to 9"),
         (["--block", "mdi", "--t", "20"], "Did you mean 'mid'"),
+        (["--block", "all", "--t", "20"], "--block must be one block, not all"),
+        (["--block", "mid", "--t", "20", "--controls", "none,pixels"], "--controls none stands alone"),
         (["--block", "mid", "--t", "20", "--shots", "200"], "--shots 200: class"),
         (["--block", "mid", "--t", "20", "--head", "rigde"], "Did you mean 'ridge'"),
         (["--block", "mid", "--t", "20", "--controls", "pixel"], "Did you mean 'pixels'"),
         (["--choice", "SELECT", "--block", "mid"], "--choice RUN of twofold select, or --block"),
         (["--choice", "NONE"], "holds no choice.json"),
-        (["--choice", "SELECT", "--model", "RUN?untrained"], "chose for the model"),
+        (["--choice", "SELECT", "--model", "RUN?untrained"], "choice.json chose for the model"),
     ],
 )
 def test_probe_refuses_in_one_line_before_any_work(
@@ -240,7 +252,169 @@ def test_probe_does_not_silently_ignore_a_place_beside_a_choice(
     one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", selected, *extra, "--head", "ridge"))
 
 
+def unfinished(run: Path) -> Path:
+    (run / "finished.json").unlink()
+    return run
+
+
+def altered(file: Path, **changed: object) -> str:
+    """The file's first line of JSON, or the whole, with other values."""
+    text = file.read_text()
+    return json.dumps({**json.loads(text.splitlines()[0] if file.suffix == ".jsonl" else text), **changed}) + "\n"
+
+
+BROKEN = [
+    ("select", "finished.json", "{"),
+    ("select", "finished.json", "{}"),
+    ("select", "finished.json", "5"),
+    ("select", "finished.json", {"accuracy": "x"}),
+    ("select", "finished.json", '{"accuracy": 1}'),
+    ("select", "config.toml", 'verb = "select"\nidentity = 5\n'),
+    ("select", "config.toml", 'verb = "select"\ninputs = 5\n'),
+    ("select", "config.toml", "verb = 5\n"),
+    ("select", "map.jsonl", "{\n"),
+    ("select", "map.jsonl", "[1]\n"),
+    ("select", "map.jsonl", '{"a": 1}\n'),
+    ("select", "map.jsonl", {"accuracy": "x"}),
+    ("select", "map.jsonl", {"share": None}),
+    ("select", "map.jsonl", {"n": True}),
+    ("select", "map.jsonl", b"\xff\n"),
+    ("probe", "finished.json", "{"),
+    ("probe", "finished.json", "{}"),
+    ("probe", "results.jsonl", "{\n"),
+    ("probe", "results.jsonl", '{"a": 1}\n'),
+    ("probe", "results.jsonl", {"value": "x"}),
+    ("probe", "results.jsonl", {"low": "a"}),
+    ("probe", "results.jsonl", {"n": 10**400}),
+    ("probe", "results.jsonl", {"strange": 1}),
+    ("probe", "results.jsonl", {"seeds": ["x"]}),
+    ("probe", "results.jsonl", {"about": {}}),
+    ("pretrain", "finished.json", "{"),
+    ("pretrain", "finished.json", "{}"),
+    ("pretrain", "finished.json", {"images": "x"}),
+    ("pretrain", "metrics.jsonl", "{\n"),
+    ("pretrain", "metrics.jsonl", '{"a": 1}\n'),
+    ("pretrain", "metrics.jsonl", {"seconds": "x"}),
+]
+
+
+@pytest.mark.parametrize(("verb", "name", "damage"), BROKEN, ids=lambda value: str(value)[:40])
+def test_a_damaged_run_is_one_line_that_names_the_file(
+    verb: str, name: str, damage: object, selected: Path, probed: Path, tiny_run: Path, tmp_path: Path, command: Command
+) -> None:
+    run = shutil.copytree({"select": selected, "probe": probed, "pretrain": tiny_run}[verb], tmp_path / "run")
+    if name in ("map.jsonl", "metrics.jsonl"):
+        unfinished(run)
+    (run / name).write_bytes(
+        damage if isinstance(damage, bytes)
+        else (altered(run / name, **damage) if isinstance(damage, dict) else str(damage)).encode()
+    )  # fmt: skip
+    arguments: dict[str, tuple[object, ...]] = {
+        "select": ("select", "--model", tiny_run, "--data", "digits", "--out", run, *WHERE, "--quiet"),
+        "probe": (*probe(tiny_run, run), "--choice", selected, "--head", "ridge,knn", "--seeds", 2),
+        "pretrain": ("pretrain", "--data", "digits", "--out", run, *TINY),
+    }
+    assert f"{run / name} is damaged: " in one_line(command(*arguments[verb]))
+
+
+def retrained(run: Path) -> Path:
+    """The same run with other weights, as if it had been made again."""
+    (file,) = (run / "unet").glob("*.safetensors")
+    save_file({name: w + 0.01 for name, w in load_file(file).items()}, file, {"format": "pt"})
+    return run
+
+
+CHANGED = "made from is not the same now: {} is"
+
+
+def test_done_is_not_said_of_another_model_at_the_same_path(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    model = shutil.copytree(tiny_run, tmp_path / "model")
+    shared = ("--model", model, "--data", "digits", "--quiet")
+    where = {
+        "select": ("--blocks", "mid", "--t", "20", "--pool", "1"),
+        "probe": ("--block", "mid", "--t", "20", "--head", "ridge", "--controls", "none"),
+    }
+    commands = {verb: (verb, *shared, "--out", tmp_path / verb, *more) for verb, more in where.items()}
+    commands["sample"] = ("sample", "--model", model, "--out", tmp_path / "sample", "--num", 4, "--steps", 2, "--quiet")
+    for arguments in commands.values():
+        assert command(*arguments)[0] == command(*arguments)[0] == 0
+    # Half of the samples are made again: they must not come from the other model.
+    (tmp_path / "sample" / "images" / "000001.png").unlink()
+    retrained(model)
+    for verb, arguments in commands.items():
+        assert CHANGED.format("model") in one_line(command(*arguments)), verb
+    assert not (tmp_path / "sample" / "images" / "000001.png").exists()
+
+
+def test_done_is_not_said_of_another_choice_at_the_same_path(
+    tiny_run: Path, selected: Path, tmp_path: Path, command: Command
+) -> None:
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    choice = json.loads((selected / "choice.json").read_text())
+    arguments = (*probe(tiny_run, tmp_path / "out"), "--choice", chosen, "--head", "ridge", "--controls", "none")
+    choice.update(block=5, t=20.0, pool=1, cell="b5_t20_p1")
+    files.write_json(chosen / "choice.json", choice)
+    assert command(*arguments)[0] == 0
+    # What does not change where features are read does not make it another run.
+    files.write_json(chosen / "choice.json", {**choice, "loss": 0.5})
+    assert command(*arguments)[0] == 0
+    files.write_json(chosen / "choice.json", {**choice, "pool": 2, "cell": "b5_t20_p2"})
+    assert "choice is b5_t20_p1 there, b5_t20_p2 here" in one_line(command(*arguments))
+
+
+def test_training_is_not_continued_on_other_images(tmp_path: Path, command: Command) -> None:
+    pictures(tmp_path / "pictures")
+    arguments = ("pretrain", "--data", f"folder:{tmp_path}/pictures", "--out", tmp_path / "run", "--images", 8)
+    small = ("--widths", "8,8", "--batch", 8, "--probe-every", 0, "--quiet")
+    assert command(*arguments, *small)[0] == command(*arguments, *small)[0] == 0
+    (tmp_path / "pictures" / "b.png").unlink()
+    assert CHANGED.format("data") in one_line(command(*arguments, *small))
+
+
+def pictures(folder: Path) -> Path:
+    folder.mkdir()
+    for name in "abcdefghij":
+        Image.fromarray(np.full((8, 8), ord(name), np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"model": "RUN"}', "[]"])
 def test_a_damaged_choice_is_one_clear_line(text: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "choice.json").write_text(text.replace("RUN", str(tiny_run)))
     assert "choice.json" in one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"block": 99}, "has no block 99"),
+        ({"pool": 0}, "pool 0 does not fit"),
+        ({"pool": 64}, "pool 64 does not fit"),
+        ({"t": None}, "t = none is not a noise step"),
+        ({"t": 5000.0}, "t = 5000 is not a noise step"),
+        ({"t": "soon"}, "t is 'soon'"),
+        ({"data": "folder:pictures"}, "chose for the data folder:pictures, not for digits"),
+        ({"cell": "b1_t20_p1"}, "it says both b5_t20_p1 and b1_t20_p1"),
+        ({"cell": "mine"}, "it says both b5_t20_p1 and mine"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_refused_before_the_run_begins(
+    changed: dict[str, object], says: str, selected: Path, tiny_run: Path, tmp_path: Path, command: Command
+) -> None:
+    choice = json.loads((selected / "choice.json").read_text()) | {"block": 5, "t": 20.0, "pool": 1} | changed
+    step = f"_t{choice['t']:g}" if isinstance(choice["t"], float) else ""
+    choice["cell"] = changed.get("cell", f"b{choice['block']}{step}_p{choice['pool']}")
+    files.write_json(tmp_path / "choice.json", choice)
+    told = one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", tmp_path, "--head", "ridge"))
+    assert str(tmp_path / "choice.json") in told and says in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_choice_without_a_step_is_refused(selected: Path, tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    choice = json.loads((selected / "choice.json").read_text())
+    del choice["t"]
+    files.write_json(tmp_path / "choice.json", choice)
+    told = one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", tmp_path, "--head", "ridge"))
+    assert "choice.json is damaged: it lacks t" in told
+    assert not (tmp_path / "out").exists()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from safetensors.torch import load_file, save_file
 
 from twofold import cli, noise, pooling, store
@@ -146,6 +151,11 @@ def test_a_new_split_or_pool_is_added_and_the_rest_kept(copied: Path, tiny_run: 
     assert {name: after[name] for name in before} == before
 
 
+def test_a_split_that_is_named_twice_is_computed_once(tiny_run: Path, tmp_path: Path) -> None:
+    config = settings(tiny_run, tmp_path / "out", split=("val", "val"), t=(20.0,))
+    assert extract.run(config).facts["passes"] == 269
+
+
 def test_two_stores_of_the_same_settings_are_the_same_bytes(extracted: Path, tiny_run: Path, tmp_path: Path) -> None:
     extract.run(settings(tiny_run, tmp_path / "second"))
     assert contents(tmp_path / "second") == contents(extracted)
@@ -265,6 +275,67 @@ def test_a_damaged_chunk_is_one_clear_line(copied: Path) -> None:
         store.load(copied).read("train", CELL)
 
 
+def other(file: Path, **changed: object) -> str:
+    """The file's JSON with other values at its top."""
+    return json.dumps({**json.loads(file.read_text()), **changed})
+
+
+@pytest.mark.parametrize("name", ["val/labels", "val/index", "val/features/b5_t20_p1"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: "{",
+        lambda file: "",
+        lambda file: "[]",
+        lambda file: "5",
+        lambda file: "{}",
+        lambda file: '{"zarr_format": 3, "node_type": "group"}',
+        lambda file: other(file, shape="x"),
+        lambda file: other(file, shape=[3]),
+        lambda file: other(file, data_type="float99"),
+        lambda file: other(file, codecs=[]),
+        lambda file: other(file, chunk_grid={}),
+    ],
+)
+def test_a_damaged_description_of_an_array_is_one_line_that_names_it(
+    copied: Path, tiny_run: Path, name: str, damage: Callable[[Path], str], command: Command
+) -> None:
+    file = copied / name / "zarr.json"
+    file.write_text(damage(file))
+    code, out, err = command(*flags(tiny_run, copied), "--quiet")
+    assert (code, out) == (2, "") and err.count("\n") == 1, err
+    assert f"{copied / name} is damaged" in err or f"{name} is not that of this data set" in err
+
+
+def test_a_cell_that_does_not_say_where_it_was_read_is_damaged(copied: Path, tiny_run: Path) -> None:
+    file = copied / "val/features/b5_t20_p1/zarr.json"
+    file.write_text(other(file, attributes={"block": 5}))
+    with pytest.raises(BadStore, match=r"b5_t20_p1 is damaged \(it does not say name, pool, share, sigma, t\)"):
+        extract.run(settings(tiny_run, copied))
+
+
+@pytest.mark.parametrize("name", ["val/labels/c/0", "val/index/c/0"])
+@pytest.mark.parametrize("kept", [0, 11])
+def test_a_damaged_column_is_one_line_and_mended_by_what_it_says(
+    copied: Path, tiny_run: Path, name: str, kept: int, command: Command
+) -> None:
+    before = contents(copied)
+    (copied / name).write_bytes((copied / name).read_bytes()[:kept])
+    code, out, err = command(*flags(tiny_run, copied), "--quiet")
+    array = (copied / name).parents[1]
+    assert (code, out) == (2, "") and err.count("\n") == 1, err
+    assert f"{array} is damaged" in err and "Delete that folder and extract again" in err
+    shutil.rmtree(array)
+    assert command(*flags(tiny_run, copied), "--quiet")[0] == 0
+    assert contents(copied) == before
+
+
+def test_a_stray_array_beside_the_cells_is_one_line(copied: Path) -> None:
+    shutil.copytree(copied / "val/features/b5_t20_p1", copied / "val/features/mine")
+    with pytest.raises(BadStore, match=r"val/features is damaged \('mine'"):
+        store.load(copied).cells("val")
+
+
 def test_labels_that_are_not_those_of_the_data_are_refused(copied: Path) -> None:
     opened, rows = store.load(copied), datasets.load("digits").build("val")
     opened.begin_split("val", rows.labels, rows.index)
@@ -281,6 +352,112 @@ def test_what_a_killed_writer_left_does_not_hinder(tiny_run: Path, tmp_path: Pat
     assert store.load(tmp_path / "begun").read("val", CELL).x.shape[0] == 269
 
 
+# What every worker does, in the order in which `twofold extract` does it, from the moment that all are ready.
+WORKER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from twofold import store
+from twofold.records import Cell, Tap
+
+folder, ready, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+import zarr
+(ready / str(time.monotonic_ns())).touch()
+while len(list(ready.iterdir())) < workers:
+    time.sleep(0.001)
+made = store.make(folder, {"backbone": "b", "dtype": "float16"}, {})
+cells = [Cell(Tap(block, 20.0), 1) for block in range(1, 9)]
+for split in ("train", "val"):
+    made.begin_split(split, np.arange(600) % 3, np.arange(600))
+    for cell in cells:
+        made.begin_cell(split, cell, (3,), {"block": cell.tap.block})
+        for number in made.missing(split, cell):
+            rows = made.chunk_rows(split)[number]
+            made.write_chunk(split, cell, number, np.outer(rows % 7, [1, 2, 3]).astype(np.float32))
+for split in ("train", "val"):
+    assert made.cells(split) == cells, (split, made.cells(split))
+"""
+
+
+def work(folder: Path, ready: Path, workers: int) -> None:
+    """Fill one store with several processes that begin at once."""
+    ready.mkdir()
+    command = [sys.executable, "-c", WORKER, str(folder), str(ready), str(workers)]
+    begun = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(workers)]
+    told = [process.communicate()[1] for process in begun]
+    assert [process.returncode for process in begun] == [0] * workers, "".join(told)
+
+
+def test_workers_that_begin_at_once_fill_one_store_as_one_alone_does(tmp_path: Path) -> None:
+    work(tmp_path / "alone", tmp_path / "one", 1)
+    for attempt in range(2):
+        work(tmp_path / f"together{attempt}", tmp_path / f"ready{attempt}", 4)
+        assert contents(tmp_path / f"together{attempt}") == contents(tmp_path / "alone")
+
+
+def interleaved(monkeypatch: pytest.MonkeyPatch, first: Callable[[], object], other: Callable[[], object]) -> None:
+    """Let the other worker run just before `first` creates its array; where it must wait, it goes on afterwards."""
+    create, failed = zarr.Group.create_array, []
+
+    def attempt() -> None:
+        try:
+            other()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=attempt)
+
+    def paused(self: zarr.Group, *arguments: Any, **settings: Any) -> Any:
+        monkeypatch.setattr(zarr.Group, "create_array", create)
+        thread.start()
+        thread.join(0.5)
+        return create(self, *arguments, **settings)
+
+    monkeypatch.setattr(zarr.Group, "create_array", paused)
+    first()
+    thread.join()
+    assert not failed
+
+
+def test_a_chunk_written_while_another_worker_makes_its_array_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (store.make(tmp_path / "both", KEY, {}) for _ in range(2))
+    columns = (np.arange(9) % 3, np.arange(9))
+    values = np.ones((9, 3), np.float32)
+
+    def begin_and_write() -> None:
+        other.begin_split("train", *columns)
+        other.begin_cell("train", CELL, (3,), {})
+        other.write_chunk("train", CELL, 0, values)
+
+    interleaved(monkeypatch, lambda: one.begin_split("train", *columns), lambda: other.begin_split("train", *columns))
+    interleaved(monkeypatch, lambda: one.begin_cell("train", CELL, (3,), {}), begin_and_write)
+    assert one.missing("train", CELL) == []
+    assert (one.read("train", CELL).x == values).all()
+
+
+def test_a_folder_in_which_another_worker_makes_the_store_is_no_foreign_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other worker makes and fills the store between looking for it and looking at what else is there."""
+    check = store._check_free
+
+    def late(folder: Path) -> None:
+        monkeypatch.setattr(store, "_check_free", check)
+        store.make(folder, KEY, {}).begin_split("train", np.zeros(3, np.int64), np.arange(3))
+        check(folder)
+
+    monkeypatch.setattr(store, "_check_free", late)
+    assert store.make(tmp_path / "both", KEY, {}).splits() == ["train"]
+
+
+def test_a_finished_store_needs_no_lock(extracted: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it can be read from a disk that may not be written."""
+    monkeypatch.delattr(store.files, "locked")
+    assert extract.run(settings(tiny_run, extracted)).facts["passes"] == 0
+
+
 def test_cells_are_named_in_the_order_of_the_network(small: store.Store) -> None:
     some = [Cell(Tap(b, t), p) for b in (10, 2) for t in (None, 100.0, 20.0) for p in (2, 1)]
     for cell in some:
@@ -295,5 +472,5 @@ def test_cells_are_named_in_the_order_of_the_network(small: store.Store) -> None
 def test_the_key_holds_all_that_values_depend_on(extracted: Path) -> None:
     key = json.loads((extracted / "zarr.json").read_text())["attributes"]["key"]
     assert set(key) == {
-        "version", "backbone", "preprocessing", "precision", "data", "seed", "draws", "dtype"
+        "version", "backbone", "preprocessing", "precision", "data", "seed", "draws", "label", "dtype"
     }  # fmt: skip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from twofold._telling import heard_on_terminal
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -26,7 +27,7 @@ class Bar:
         self._display: Progress | None = None
 
     def __enter__(self) -> Self:
-        if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
+        if heard_on_terminal():
             display = _on_terminal()
             display.start()
             self._display = display

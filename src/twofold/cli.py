@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import errno
 import json
-import logging
 import sys
 import traceback
 import typing
@@ -18,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from twofold import registry, settings
+from twofold import _telling, registry, settings
 from twofold.errors import BadSetting, TwofoldError, unknown
 from twofold.records import Outcome
 
@@ -73,16 +72,26 @@ def _run(arguments: list[str]) -> int:
         raise unknown("verb", verb, verbs(), "`twofold --help` explains them.")
     module = registry.find(verbs()[verb], verb)
     given = vars(_parser(verb, module).parse_args(rest))
-    shown_as_json, quiet = given.pop("json"), given.pop("quiet")
-    file = given.pop("config")
-    from_file = settings.read_file(Path(file)) if file else {}
-    config = settings.build(
-        module.Config, {**from_file, **{n: v for n, v in given.items() if v not in (None, [])}}, verb
-    )
-    _talk(quiet)
+    values = {**_from_file(given.pop("config")), **{n: v for n, v in given.items() if v not in (None, [])}}
+    shown_as_json, quiet = values.pop("json", False), values.pop("quiet", False)
+    config = settings.build(module.Config, values, verb)
+    _telling.to_stderr(quiet)
     outcome: Outcome = module.run(config)
     print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
     return 0
+
+
+def _from_file(name: str | None) -> dict[str, Any]:
+    """Settings of `--config FILE`; a file may also say how to tell the result, `json` and `quiet`."""
+    if name is None:
+        return {}
+    if not name:
+        raise BadSetting("--config '' names no file. Give a TOML file, or leave --config out.")
+    values = settings.read_file(Path(name))
+    for word in ("json", "quiet"):
+        if not isinstance(values.get(word, False), bool):
+            raise BadSetting(f"--config {name}: {word} must be true or false, not {values[word]!r}.")
+    return values
 
 
 def _overview() -> str:
@@ -132,7 +141,7 @@ def _parser(verb: str, module: ModuleType) -> argparse.ArgumentParser:
         if flag == "--config":
             parser.add_argument(flag, metavar="FILE", help=told)
         else:
-            parser.add_argument(flag, action="store_true", help=told)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=told)
     return parser
 
 
@@ -156,17 +165,6 @@ def _help(field: dataclasses.Field[Any]) -> str:
         return told
     default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
     return f"{told} (default: {default})"
-
-
-def _talk(quiet: bool) -> None:
-    """Log to stderr, so that stdout holds the result alone."""
-    log = logging.getLogger("twofold")
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
-    log.handlers = [h for h in log.handlers if not isinstance(h, logging.StreamHandler)]
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    log.addHandler(handler)
-    log.propagate = False
 
 
 def _one_line(error: BaseException) -> str:

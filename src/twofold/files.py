@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -10,7 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from twofold.errors import BadRun
+from twofold.records import Kinds, check
+
 UNFINISHED = ".unfinished-"
+AGAIN = "Make the run again in another folder."
 
 
 @contextmanager
@@ -32,6 +37,18 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file for one process (or one thread of it); the system lets go of it when the process dies.
+
+    Raises:
+        BlockingIOError: somebody else holds it, and `wait` is false.
+    """
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def sweep(folder: Path) -> None:
@@ -61,12 +78,44 @@ def append_lines(path: Path, records: list[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; a last line without an end of line was never finished and does not count."""
+def read_lines(path: Path, needs: Kinds | None = None, may: Kinds | None = None) -> list[dict[str, Any]]:
+    """Read JSON lines; a last line without an end of line was never finished and does not count.
+
+    Raises:
+        BadRun: a line is no JSON object, or does not hold what it must.
+    """
     if not path.exists():
         return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines() if line.strip()]
+    with undamaged(path):
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    found = []
+    for number, line in enumerate(whole.split("\n"), 1):
+        if line.strip():
+            with undamaged(path, f"Delete line {number} of it, or make the run again in another folder."):
+                found.append(json.loads(line))
+                check(found[-1], needs or {}, may)
+    return found
+
+
+def read_json(path: Path, needs: Kinds | None = None, may: Kinds | None = None, *, advice: str = AGAIN) -> Any:
+    """Read one JSON object, a dict.
+
+    Raises:
+        BadRun: it is none, or does not hold what it must.
+    """
+    with undamaged(path, advice):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        check(found, needs or {}, may)
+        return found
+
+
+@contextmanager
+def undamaged(path: Path, advice: str = AGAIN) -> Iterator[None]:
+    """Say which file is damaged when what is inside cannot be understood."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise BadRun(f"{path} is damaged: {str(error) or type(error).__name__}. {advice}") from error
 
 
 def drop_torn_line(path: Path) -> None:

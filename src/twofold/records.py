@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import re
+import typing
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from twofold.errors import BadSetting
+
+# What a JSON or TOML file must or may hold by name: a type, several (`int | None`), or a list of one (`list[int]`).
+Kinds = Mapping[str, Any]
+Number = int | float
+LARGEST = 2**63  # of whole numbers; beyond it they are no longer floats
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,16 @@ class Score:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Score:
-        """The inverse of `record`."""
+        """The inverse of `record`.
+
+        Raises:
+            ValueError: something is missing, strange, or of another kind.
+        """
+        check(record, needs={"name": str, "value": Number, "split": str, "n": int, "seeds": list[int]},
+              may={"low": Number | None, "high": Number | None, "about": dict})  # fmt: skip
+        strange = sorted(record.keys() - cls.__dataclass_fields__.keys())
+        if strange:
+            raise ValueError(f"{', '.join(strange)} means nothing")
         return cls(**{**record, "seeds": tuple(record["seeds"])})
 
 
@@ -135,3 +151,32 @@ class Outcome:
 def number_text(value: float) -> str:
     """A number without needless zeros: 50.0 -> 50, 0.25 -> 0.25."""
     return f"{value:.10g}"
+
+
+def check(found: Any, needs: Kinds, may: Kinds | None = None) -> None:
+    """Hold what was read from a file against what it must and what it may hold; other names do not matter.
+
+    Raises:
+        ValueError: it is no table of names and values, or the first name that is missing or of another kind.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"{_short(found)} is no set of names and values")
+    lacking = [name for name in needs if name not in found]
+    if lacking:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    for name, kind in {**needs, **(may or {})}.items():
+        if name in found and not _is(found[name], kind):
+            raise ValueError(f"{name} is {_short(found[name])}")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(_is(one, typing.get_args(kind)[0]) for one in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) and not (isinstance(value, int) and abs(value) >= LARGEST)
+
+
+def _short(value: Any) -> str:
+    told = repr(value)
+    return told if len(told) < 40 else f"{told[:36]} ..."

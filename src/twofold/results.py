@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold import files, noise
-from twofold.records import Score
+from twofold.records import Kinds, Score, check
 
 BOOTSTRAP_SAMPLES = 2000
 
@@ -20,9 +20,23 @@ def append(folder: Path, scores: Iterable[Score]) -> None:
     files.append_lines(folder / "results.jsonl", [score.record() for score in scores])
 
 
-def read(folder: Path) -> list[Score]:
-    """All scores of a run, in the order they were written."""
-    return [Score.from_record(record) for record in files.read_lines(folder / "results.jsonl")]
+def read(folder: Path, needs: Kinds | None = None, may: Kinds | None = None) -> list[Score]:
+    """All scores of a run, in the order they were written.
+
+    Args:
+        folder: of the run.
+        needs, may: what their `about` must and may hold.
+
+    Raises:
+        BadRun: results.jsonl is damaged.
+    """
+    path = folder / "results.jsonl"
+    records = files.read_lines(path)
+    with files.undamaged(path):
+        scores = [Score.from_record(record) for record in records]
+        for score in scores:
+            check(score.about, needs or {}, may)
+        return scores
 
 
 def bootstrap_interval(per_image: NDArray[Any], *, seed: int = 0, level: float = 0.95) -> tuple[float, float]:

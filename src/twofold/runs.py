@@ -1,6 +1,6 @@
 """A run is a folder that one command wrote. It explains itself and is never overwritten by another.
 
-config.toml      verb, resolved settings, versions, the command; written first
+config.toml      verb, resolved settings, hashes of what it is made from, versions, the command; written first
 results.jsonl    scores, append-only (see results.py)
 log.txt          what was said while it ran
 finished.json    what the command gave back; its presence means done
@@ -8,25 +8,23 @@ finished.json    what the command gave back; its presence means done
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
-import json
-import logging
 import platform
 import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twofold import files, settings
+from twofold import _telling, files, settings
 from twofold.errors import BadRun
+from twofold.records import Outcome, check
 
-log = logging.getLogger("twofold")
+UNFINISH = "Delete it and run the same command again."
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,21 @@ class Run:
     def finished(self) -> dict[str, Any] | None:
         """What the command gave back, or None while it is not done."""
         path = self.folder / "finished.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        facts: dict[str, Any] = files.read_json(path, advice=UNFINISH)
+        with files.undamaged(path, UNFINISH):
+            if not facts:
+                raise ValueError("it says nothing")
+        return facts
+
+    def again(self, told: Callable[[dict[str, Any]], str]) -> Outcome | None:
+        """The outcome of a run that is done already, None while it is not; `told` puts what it gave back in words."""
+        facts = self.finished
+        if facts is None:
+            return None
+        with files.undamaged(self.folder / "finished.json", UNFINISH):
+            return Outcome(facts, f"{self.folder} is done already: {told(facts)}")
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Mark the run done."""
@@ -48,29 +60,40 @@ class Run:
 
 
 @contextmanager
-def opened(folder: Path, verb: str, config: Any) -> Iterator[Run]:
+def opened(folder: Path, verb: str, config: Any, inputs: Mapping[str, str] | None = None) -> Iterator[Run]:
     """Make or continue the run of `verb` with these settings in `folder`.
 
+    Args:
+        folder, verb, config: whose run it is.
+        inputs: what it is made from, by name: a hash or another short word that changes where the content behind
+            a setting does (a setting holds the path of a model, not its weights).
+
     Raises:
-        BadRun: the folder holds something else, a run of other settings, or is being written by another process.
+        BadRun: the folder holds something else, a run of other settings or inputs, or another process writes to it.
     """
-    _claim(folder, verb, settings.as_mapping(config, identity_only=True))
-    with _locked(folder), _logged(folder / "log.txt"):
+    described = _describe(verb, config, inputs or {})
+    _claim(folder, described)
+    with _locked(folder):
+        # Before the lock this was looked at for a quick answer; only what is seen under it holds.
+        _claim(folder, described)
         files.sweep(folder)
         if not (folder / "config.toml").exists():
-            files.write_text(folder / "config.toml", _describe(verb, config))
-        yield Run(folder, verb)
+            import tomli_w
+
+            files.write_text(folder / "config.toml", tomli_w.dumps(described))
+        with _telling.to_file(folder / "log.txt"):
+            yield Run(folder, verb)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of a run's config.toml: `verb`, `settings`, `made`."""
+    """The content of a run's config.toml: `verb`, `settings`, `identity`, `inputs`, `made`."""
     path = folder / "config.toml"
     if not path.exists():
         raise BadRun(f"{folder} is not a run: it has no config.toml. Give the --out folder of an earlier command.")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRun(f"{path} is damaged: {error}. Use another folder.") from error
+    with files.undamaged(path):
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        check(found, {"verb": str}, dict.fromkeys(("settings", "identity", "inputs", "made"), dict))
+        return found
 
 
 def progress(total: int, title: str, *, done: int = 0, unit: str = "images") -> Any:
@@ -80,12 +103,12 @@ def progress(total: int, title: str, *, done: int = 0, unit: str = "images") -> 
     return Bar(total, title, done=done, unit=unit)
 
 
-def _claim(folder: Path, verb: str, wanted: dict[str, Any]) -> None:
+def _claim(folder: Path, wanted: dict[str, Any]) -> None:
     """Check that `folder` may hold this run, and make it."""
     if folder.exists() and not folder.is_dir():
         raise BadRun(f"{folder} is a file. Give --out a folder that does not exist yet.")
     if (folder / "config.toml").exists():
-        _check_same(folder, verb, wanted)
+        _check_same(folder, wanted)
     elif folder.exists() and any(not _own(p) for p in folder.iterdir()):
         raise BadRun(f"{folder} holds files that no run wrote. Give --out an empty or a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,61 +119,54 @@ def _own(path: Path) -> bool:
     return path.name in (".lock", "log.txt") or path.name.startswith(files.UNFINISHED)
 
 
-def _check_same(folder: Path, verb: str, wanted: dict[str, Any]) -> None:
+def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
     found = read_config(folder)
     advice = "Give another --out, or the same settings to continue it."
-    if found.get("verb") != verb:
-        raise BadRun(f"{folder} holds a run of `{found.get('verb')}`, not of `{verb}`. {advice}")
-    there = found.get("identity", {})
-    changed = [n for n in sorted({*there, *wanted}) if there.get(n) != wanted.get(n)]
-    if changed:
-        told = "; ".join(f"{n} is {there.get(n, 'unset')} there, {wanted.get(n, 'unset')} here" for n in changed)
+    if found["verb"] != wanted["verb"]:
+        raise BadRun(f"{folder} holds a run of `{found['verb']}`, not of `{wanted['verb']}`. {advice}")
+    if told := _changed(found, wanted, "identity"):
         raise BadRun(f"{folder} holds a run of other settings: {told}. {advice}")
+    if told := _changed(found, wanted, "inputs"):
+        raise BadRun(
+            f"What {folder} was made from is not the same now: {told}. Give another --out, or bring back what it was."
+        )
+
+
+def _changed(found: dict[str, Any], wanted: dict[str, Any], part: str) -> str:
+    """The names of one part of config.toml that differ, with both values."""
+    there, here = found.get(part, {}), wanted[part]
+    names = [n for n in sorted({*there, *here}) if there.get(n) != here.get(n)]
+    return "; ".join(f"{n} is {there.get(n, 'unset')} there, {here.get(n, 'unset')} here" for n in names)
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for one process; the system lets go of it when the process dies."""
-    with (folder / ".lock").open("w") as lock:
+    """Hold the folder for one process."""
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            held.enter_context(files.locked(folder / ".lock", wait=False))
+        except BlockingIOError as error:
             raise BadRun(
                 f"Another process is writing to {folder}. Wait for it, stop it, or give another --out."
             ) from error
         yield
 
 
-@contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-def _describe(verb: str, config: Any) -> str:
-    """The text of config.toml."""
-    import tomli_w
-
-    return tomli_w.dumps(
-        {
-            "verb": verb,
-            "settings": settings.as_mapping(config),
-            "identity": settings.as_mapping(config, identity_only=True),
-            "made": {
-                "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-                "python": platform.python_version(),
-                "machine": platform.machine(),
-                **versions(),
-            },
-        }
-    )
+def _describe(verb: str, config: Any, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """The content of config.toml."""
+    return {
+        "verb": verb,
+        "settings": settings.as_mapping(config),
+        "identity": settings.as_mapping(config, identity_only=True),
+        "inputs": dict(inputs),
+        "made": {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            **versions(),
+        },
+    }
 
 
 def versions() -> dict[str, str]:

@@ -1,16 +1,19 @@
 """Settings: one frozen dataclass beside each step, one setting a line, its meaning and unit in the same place.
 
     @dataclass(frozen=True)
-    class Config:
+    class Config(Settings):
         data: str = setting(help="data set to read")
-        batch: int = setting(64, help="images per update")
+        batch: int = setting(64, help="images per update", least=1)
 
-The command line, `--config FILE.toml` and Python callers all end in the same dataclass, checked by the same rules.
+The command line, `--config FILE.toml` and Python callers all end in the same dataclass, which checks itself when it is
+made: whoever holds a Config holds values of the right kinds within their bounds.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import numbers
+import os
 import tomllib
 import types
 import typing
@@ -19,6 +22,24 @@ from pathlib import Path
 from typing import Any
 
 from twofold.errors import BadSetting, unknown
+
+
+class Settings:
+    """What every Config is: its values are converted to their kinds and held against what each setting allows.
+
+    Text is taken wherever a command line may have it: `batch="8"` is 8, `t="90,150"` is (90.0, 150.0).
+    """
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            BadSetting, UnknownName: the first value that is not allowed.
+        """
+        kind = type(self)
+        kinds, verb = typing.get_type_hints(kind), kind.__module__.rpartition(".")[2]
+        for f in dataclasses.fields(kind):  # type: ignore[arg-type]
+            object.__setattr__(self, f.name, _value(f, kinds[f.name], getattr(self, f.name), verb))
 
 
 def setting(
@@ -31,6 +52,8 @@ def setting(
     most: float | None = None,
     identity: bool = True,
     none: str = "",
+    alone: str = "",
+    repeats: bool = False,
 ) -> Any:
     """A dataclass field that explains itself.
 
@@ -42,6 +65,8 @@ def setting(
         least, most: the smallest and the largest allowed number.
         identity: whether another value makes it another run (`device` does not).
         none: the word for "not given", where the default is None and may be said.
+        alone: the word that means all or nothing in a list, and so stands there alone.
+        repeats: whether a list may say the same value twice; elsewhere the second one is dropped.
     """
     about = {
         "help": help,
@@ -51,6 +76,8 @@ def setting(
         "most": most,
         "identity": identity,
         "none": none,
+        "alone": alone,
+        "repeats": repeats,
     }
     return dataclasses.field(default=default, metadata=about)
 
@@ -63,7 +90,7 @@ def fields(config: type[Any]) -> list[dataclasses.Field[Any]]:
 
 
 def build(config: type[Any], values: Mapping[str, Any], verb: str) -> Any:
-    """A checked `config` from names and values; values may be text, as a command line has them."""
+    """A `config` from names and values; an unknown or a missing name is an error, values are checked by `Settings`."""
     fields = {f.name: f for f in dataclasses.fields(config)}
     for name in values:
         if name not in fields:
@@ -72,8 +99,7 @@ def build(config: type[Any], values: Mapping[str, Any], verb: str) -> Any:
     if missing:
         wanted = " and ".join(_flag(f) for f in missing)
         raise BadSetting(f"{verb} needs {wanted}; `twofold {verb} --help` explains every setting.")
-    kinds = typing.get_type_hints(config)
-    return config(**{n: _value(fields[n], kinds[n], v, verb) for n, v in values.items()})
+    return config(**values)
 
 
 def as_mapping(config: Any, *, identity_only: bool = False) -> dict[str, Any]:
@@ -109,19 +135,30 @@ def _value(field: dataclasses.Field[Any], kind: Any, given: Any, verb: str) -> A
     """One value, converted to its kind and held against what the setting allows."""
     if field.default is None and (given is None or given == (field.metadata["none"] or None)):
         return None
+    if _many(given) and not given and field.default is dataclasses.MISSING:
+        raise BadSetting(f"{verb} needs {_flag(field)}: one or several.")
     try:
         value = _convert(kind, given)
     except (TypeError, ValueError) as error:
         raise BadSetting(f"{verb} {_flag(field)} must be {_words(kind)}, not {given!r}.") from error
+    several = value if isinstance(value, tuple) else (value,)
+    for one in several:
+        _check(field, one, given, verb)
+    alone = field.metadata["alone"]
+    if alone in several and set(several) != {alone}:
+        raise BadSetting(f"{verb} {_flag(field)} {alone} stands alone, not among others. Give {alone} or the others.")
+    return tuple(dict.fromkeys(several)) if isinstance(value, tuple) and not field.metadata["repeats"] else value
+
+
+def _check(field: dataclasses.Field[Any], one: Any, given: Any, verb: str) -> None:
+    """Hold one value, or one of several, against what the setting allows."""
     choices, least, most = (field.metadata[name] for name in ("choices", "least", "most"))
-    for one in value if isinstance(value, tuple) else (value,):
-        if choices and one not in choices:
-            raise unknown(f"value for {_flag(field)}:", str(one), choices)
-        if least is not None and not one >= least:
-            raise BadSetting(f"{verb} {_flag(field)} must be at least {least:g}, not {given}.")
-        if most is not None and not one <= most:
-            raise BadSetting(f"{verb} {_flag(field)} must be at most {most:g}, not {given}.")
-    return value
+    if choices and one not in choices:
+        raise unknown(f"value for {_flag(field)}:", str(one), choices)
+    if least is not None and not one >= least:
+        raise BadSetting(f"{verb} {_flag(field)} must be at least {least:g}, not {given}.")
+    if most is not None and not one <= most:
+        raise BadSetting(f"{verb} {_flag(field)} must be at most {most:g}, not {given}.")
 
 
 def _convert(kind: Any, given: Any) -> Any:
@@ -136,9 +173,20 @@ def _convert(kind: Any, given: Any) -> Any:
         return _truth(given)
     if kind is int and isinstance(given, float) and not given.is_integer():
         raise ValueError(given)
-    if kind in (int, float) and isinstance(given, bool):
+    if not isinstance(given, _TAKEN[kind]) or isinstance(given, bool):
         raise TypeError(given)
+    if kind is Path and not str(given):
+        raise ValueError(given)
     return kind(given)
+
+
+# What becomes a value of each kind.
+_TAKEN: dict[Any, tuple[type, ...]] = {
+    int: (numbers.Real, str),
+    float: (numbers.Real, str),
+    str: (str, numbers.Real, os.PathLike),
+    Path: (str, os.PathLike),
+}
 
 
 def _many(given: Any) -> bool:

@@ -6,24 +6,29 @@
 
 The group's attributes hold the key: everything that a feature's value depends on. A store whose key differs is
 refused. The unit of work is a chunk of rows of one array; a chunk that exists is whole, since chunks are written
-to a temporary file and renamed. So a killed run goes on where it stopped, and several processes can fill one store.
+to a temporary file and renamed. So a killed run goes on where it stopped, and several processes can fill one store:
+what is made once for all of them (the store, columns, empty arrays) is made under a lock, and never made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.errors import BadStore, SealedSplit
+from twofold import files
+from twofold.errors import BadSetting, BadStore, SealedSplit
 from twofold.records import Cell
 
 VERSION = 1
 ROWS_PER_CHUNK = 512
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -53,50 +58,61 @@ class Store:
     @property
     def key(self) -> dict[str, Any]:
         """Everything that the features' values depend on."""
-        return dict(self._group.attrs["key"])
+        with self._undamaged():
+            return dict(self._group.attrs["key"])
 
     @property
     def about(self) -> dict[str, Any]:
         """Names for people: model, data, classes."""
-        return dict(self._group.attrs["about"])
+        with self._undamaged():
+            return dict(self._group.attrs["about"])
 
     def splits(self) -> list[str]:
         """The splits begun so far."""
-        return sorted(name for name, _ in self._group.groups())
+        return sorted(path.parent.name for path in self.folder.glob("*/zarr.json"))
 
     def cells(self, split: str) -> list[Cell]:
         """The cells of a split all of whose chunks are there, in order of block, step and pool."""
         self._check_open(split)
-        features = self._group.get(f"{split}/features")
-        found = [Cell.parse(name) for name, _ in features.arrays()] if features is not None else []
+        names = [path.parent.name for path in (self.folder / split / "features").glob("*/zarr.json")]
+        with self._undamaged(f"{split}/features"):
+            found = [Cell.parse(name) for name in names]
         whole = [cell for cell in found if not self.missing(split, cell)]
         return sorted(whole, key=lambda c: (c.tap.block, -1 if c.tap.t is None else c.tap.t, c.pool))
 
     def about_cell(self, split: str, cell: Cell) -> dict[str, Any]:
         """Block name, step, sigma and pool of a cell."""
-        return dict(self._array(split, cell).attrs)
+        array = self._array(split, cell)
+        with self._undamaged(f"{split}/features/{cell}"):
+            return dict(array.attrs)
 
     def begin_split(self, split: str, labels: NDArray[np.int64], index: NDArray[np.int64]) -> None:
         """Write a split's labels and index, or check that they are the ones there."""
         self._check_open(split)
         for name, values in (("index", index), ("labels", labels)):
             path = f"{split}/{name}"
-            # Its one chunk says that a column is whole; a kill can leave the array without it.
-            if not (self.folder / path / "c/0").exists():
-                self._write_column(path, values)
-            elif not np.array_equal(self._group[path][:], values):
+            self._make_once(path, "c/0", partial(self._write_column, path, values))
+            if not np.array_equal(self._values(path), values):
                 raise BadStore(f"{self.folder}/{path} is not that of this data set. Give another folder for the store.")
 
     def begin_cell(self, split: str, cell: Cell, row_shape: Sequence[int], about: dict[str, Any]) -> None:
-        """Make a cell's empty array where it is not there yet; row_shape is (D,) or (C, h, w)."""
-        path = f"{split}/features/{cell}"
-        if path in self._group:
-            return
-        rows = len(self.index(split))
-        self._group.create_array(
-            path, shape=(rows, *row_shape), chunks=(min(ROWS_PER_CHUNK, rows), *row_shape), dtype=self.key["dtype"],
-            compressors=None, filters=None, fill_value=0, attributes=about, overwrite=True,
-        )  # fmt: skip
+        """Make a cell's empty array, or check the one that is there; row_shape is (D,) or (C, h, w)."""
+        path, rows = f"{split}/features/{cell}", len(self.index(split))
+
+        def make() -> None:
+            self._group.create_array(
+                path, shape=(rows, *row_shape), chunks=(min(ROWS_PER_CHUNK, rows), *row_shape),
+                dtype=self.key["dtype"], compressors=None, filters=None, fill_value=0, attributes=about,
+                overwrite=True,
+            )  # fmt: skip
+
+        self._make_once(path, "zarr.json", make)
+        array, there = self._array(split, cell), self.about_cell(split, cell)
+        with self._undamaged(path):
+            if not about.keys() <= there.keys():
+                raise ValueError(f"it does not say {', '.join(sorted(about.keys() - there.keys()))}")
+            if (array.shape, str(array.dtype)) != ((rows, *row_shape), self.key["dtype"]):
+                raise ValueError(f"{array.dtype} {array.shape} instead of {self.key['dtype']} {(rows, *row_shape)}")
 
     def chunk_rows(self, split: str) -> list[NDArray[np.int64]]:
         """Positions of the rows of each chunk; what is computed together, whoever computes it."""
@@ -141,12 +157,21 @@ class Store:
             raise BadStore(
                 f"{self.folder} lacks {cell} of {split} ({len(missing)} chunks). Run `twofold extract` with it."
             )
-        try:
-            x = self._array(split, cell)[:].astype(np.float32)
-        except ValueError as error:
-            where = self.folder / split / "features" / str(cell)
-            raise BadStore(f"{where} holds a damaged chunk. Delete that folder and extract again.") from error
+        x = self._values(f"{split}/features/{cell}").astype(np.float32)
         return Table(x, self.labels(split), self.index(split))
+
+    def _make_once(self, path: str, mark: str, make: Callable[[], None]) -> None:
+        """Make an array unless the file that says it is whole, `mark`, is there.
+
+        Looking comes before locking, so that a finished store can be read where it may not be written. What a kill
+        left without its mark is made afresh; that is safe under the lock alone.
+        """
+        whole = self.folder / path / mark
+        if whole.exists():
+            return
+        with files.locked(self.folder / LOCK):
+            if not whole.exists():
+                make()
 
     def _write_column(self, path: str, values: NDArray[np.int64]) -> None:
         import zarr
@@ -158,15 +183,37 @@ class Store:
     def _column(self, split: str, name: str) -> NDArray[np.int64]:
         self._check_open(split)
         path = f"{split}/{name}"
-        if path not in self._columns and path not in self._group:
-            raise BadStore(f"{self.folder} has no {split} split. Run `twofold extract --split {split}` into it.")
         if path not in self._columns:
-            self._columns[path] = self._group[path][:]
+            if not (self.folder / path / "zarr.json").exists():
+                raise BadStore(f"{self.folder} has no {split} split. Run `twofold extract --split {split}` into it.")
+            self._columns[path] = self._values(path)
         return self._columns[path]
 
     def _array(self, split: str, cell: Cell) -> Any:
         self._check_open(split)
-        return self._group[f"{split}/features/{cell}"]
+        path = f"{split}/features/{cell}"
+        with self._undamaged(path):
+            array = self._group[path]
+            if not hasattr(array, "shape"):
+                raise ValueError("it is a group, not an array")
+            return array
+
+    def _values(self, path: str) -> NDArray[Any]:
+        """All rows of an array."""
+        with self._undamaged(path):
+            values: NDArray[Any] = self._group[path][:]
+            return values
+
+    @contextmanager
+    def _undamaged(self, path: str = "") -> Iterator[None]:
+        """Say which part of the store is damaged where zarr cannot read it."""
+        try:
+            yield
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, BadSetting) as error:
+            where = self.folder / path
+            raise BadStore(
+                f"{where} is damaged ({str(error) or type(error).__name__}). Delete that folder and extract again."
+            ) from error
 
     def _check_open(self, split: str) -> None:
         if split in self.sealed:
@@ -185,8 +232,10 @@ def make(folder: Path, key: dict[str, Any], about: dict[str, Any], *, sealed: tu
     if not (folder / "zarr.json").exists():
         _check_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        group = zarr.open_group(str(folder), mode="a", zarr_format=3, attributes={"key": key, "about": about})
-        return Store(folder, group, sealed)
+        with files.locked(folder / LOCK):
+            # Another process may have made it since; then it is opened and checked like any other.
+            if not (folder / "zarr.json").exists():
+                zarr.open_group(str(folder), mode="a", zarr_format=3, attributes={"key": key, "about": about})
     opened = load(folder, sealed=sealed)
     there = opened.key
     changed = [n for n in sorted({*there, *key}) if there.get(n) != key.get(n)]
@@ -215,6 +264,12 @@ def load(folder: str | Path, *, sealed: tuple[str, ...] = ()) -> Store:
 
 
 def _check_free(folder: Path) -> None:
-    # A kill while the very first file is written leaves a part of it.
-    if folder.exists() and (not folder.is_dir() or any(p.suffix != ".partial" for p in folder.iterdir())):
+    """Refuse a folder that holds something else than a store that is being made, or whose making was killed."""
+    foreign = folder.exists() and (not folder.is_dir() or any(not _begun(p) for p in folder.iterdir()))
+    # Another process may have made the store since it was looked for.
+    if foreign and not (folder / "zarr.json").exists():
         raise BadStore(f"{folder} is there and is not a feature store. Give --out a new folder.")
+
+
+def _begun(path: Path) -> bool:
+    return path.name == LOCK or path.suffix == ".partial"

@@ -11,6 +11,8 @@ pixels                    the images themselves, the control
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +78,12 @@ class Backbone(ABC):
     preprocessing: dict[str, Any]
     image_size: int
     placement: Placement
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that outputs depend on: identity and preprocessing (which holds an autoencoder's hash)."""
+        told = json.dumps([self.identity, self.preprocessing], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     @property
     @abstractmethod

@@ -22,7 +22,7 @@ from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap, number_text
-from twofold.settings import setting
+from twofold.settings import Settings, setting
 from twofold.steps import _batching
 from twofold.steps._ahead import ahead
 from twofold.store import Store
@@ -37,7 +37,7 @@ SIGMAS = (0.01, 0.05, 0.11, 0.18, 0.31, 0.52, 1.2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Reading(Settings):
     """How features are read, apart from where: the settings that extract, select and probe share."""
 
     draws: int = setting(1, help="noise samples an image, averaged", least=1)

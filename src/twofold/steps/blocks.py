@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from twofold import results
 from twofold.backbones import base as backbones
 from twofold.records import Outcome
-from twofold.settings import setting
+from twofold.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of `twofold blocks`."""
 
     model: str = setting(help=backbones.MODEL_HELP, positional=True)

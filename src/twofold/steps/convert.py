@@ -10,11 +10,11 @@ from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
 from twofold.errors import BadModel, BadRun
 from twofold.records import Outcome
-from twofold.settings import setting
+from twofold.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of `twofold convert`."""
 
     model: str = setting(help=backbones.MODEL_HELP, positional=True)

@@ -20,7 +20,7 @@ class Config(_fill.Reading):
     data: str = setting(help="data set to read: digits, ...")
     out: Path = setting(help="folder of the store", identity=False)
     split: tuple[str, ...] = setting(("train", "val", "test"), help="splits to read", choices=datasets.SPLITS)
-    blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks")
+    blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks", alone="all")
     t: tuple[float, ...] | None = setting(None, help="noise steps in the model's own unit; none: a ladder of sigmas")
     sigma: tuple[float, ...] | None = setting(None, help="noise-to-signal ratios instead of --t")
     pool: tuple[int, ...] = setting(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from twofold import files, runs
 from twofold.datasets import base as datasets
 from twofold.errors import BadRun, BadSetting, Diverged
-from twofold.records import Outcome
+from twofold.records import Number, Outcome
 from twofold.runs import Run
-from twofold.settings import setting
+from twofold.settings import Settings, setting
 
 if TYPE_CHECKING:
     from twofold.steps._trainer import Trainer
@@ -25,7 +25,7 @@ log = logging.getLogger("twofold")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of `twofold pretrain`; durations are counted in images."""
 
     data: str = setting(help="data set to learn from; its labels are not used")
@@ -37,7 +37,7 @@ class Config:
     ema: int = setting(9_000, help="half-life of the weight average, in images", least=0)
     clip: float = setting(1.0, help="largest norm of the gradient", least=0)
     widths: tuple[int, ...] | None = setting(
-        None, help="channels of each level, finest first; none: from the image size", least=1
+        None, help="channels of each level, finest first; none: from the image size", least=1, repeats=True
     )
     layers: int | None = setting(None, help="ResBlocks a level; none: 1 up to 16 pixels, else 2", least=1)
     size: int | None = setting(None, help="side of the training images in pixels; none: the data set's own", least=4)
@@ -61,9 +61,9 @@ def run(config: Config) -> Outcome:
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
     dataset = datasets.load(config.data, sealed=("test",))
     side = _side(config, dataset)
-    with runs.opened(config.out, "pretrain", config) as run_:
-        if run_.finished is not None:
-            return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
+    with runs.opened(config.out, "pretrain", config, {"data": dataset.fingerprint}) as run_:
+        if done := run_.again(_told):
+            return done
         facts = _train(config, run_, dataset, side)
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
@@ -82,7 +82,7 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
         _loop(config, trainer, bar, metrics, checkpoint, spent)
     save_pipeline(trainer, run_.folder)
-    records = files.read_lines(metrics)
+    records = _notes(metrics)
     losses = [r["loss"] for r in records if "loss" in r][-5:]
     probes = [r["probe"] for r in records if "probe" in r]
     seconds = _spent(metrics)
@@ -167,16 +167,20 @@ def _note(trainer: Trainer, path: Path, record: dict[str, Any]) -> None:
         files.append_lines(path, [record])
 
 
+def _notes(metrics: Path) -> list[dict[str, Any]]:
+    return files.read_lines(metrics, {"images": int}, dict.fromkeys(("loss", "lr", "seconds", "probe"), Number))
+
+
 def _cut(metrics: Path, seen: int) -> None:
     """Drop what was noted after the checkpoint; it will be noted again."""
-    kept = [r for r in files.read_lines(metrics) if r["images"] <= seen]
+    kept = [r for r in _notes(metrics) if r["images"] <= seen]
     if metrics.exists():
         files.write_text(metrics, "".join(json.dumps(r) + "\n" for r in kept))
 
 
 def _spent(metrics: Path) -> float:
     """Seconds of training noted so far."""
-    return max((r["seconds"] for r in files.read_lines(metrics) if "seconds" in r), default=0.0)
+    return max((r["seconds"] for r in _notes(metrics) if "seconds" in r), default=0.0)
 
 
 def _told(facts: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import results, runs
+from twofold import files, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
 from twofold.heads import base as heads
-from twofold.records import Cell, Outcome, Score, Tap
+from twofold.records import Cell, Number, Outcome, Score, Tap
 from twofold.runs import Run
 from twofold.settings import setting
 from twofold.steps import _fill, _shots
@@ -27,6 +26,9 @@ from twofold.store import Table
 
 log = logging.getLogger("twofold")
 
+# What must stand in the choice.json of a run of select.
+CHOICE = {"model": str, "data": str, "cell": str, "block": int, "t": Number | None, "pool": int}
+SELECT_AGAIN = "Delete its folder and run `twofold select` again."
 CONTROLS = ("pixels", "untrained", "none")
 
 
@@ -46,7 +48,7 @@ class Config(_fill.Reading):
     shots: int = setting(0, help="labels a class to learn from; 0: all", least=0)
     seeds: int = setting(1, help="how many seeds (of noise and of shots) are averaged", least=1)
     controls: tuple[str, ...] = setting(
-        ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS
+        ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS, alone="none"
     )
     features: Path | None = setting(None, help="folder for the stores; none: OUT/features", identity=False)
 
@@ -68,17 +70,28 @@ def run(config: Config) -> Outcome:
     dataset = datasets.load(config.data)
     _check_shots(config, dataset)
     rows = list(_rows(config, dataset))
-    with runs.opened(config.out, "probe", config) as run_:
+    with runs.opened(config.out, "probe", config, _inputs(config, dataset, rows[0])) as run_:
         if run_.finished is None:
             _score_all(config, run_, dataset, rows)
-            run_.finish({"scores": [s.record() for s in results.read(config.out)]})
-        scores = results.read(config.out)
+            run_.finish({"scores": [s.record() for s in _scores(run_)]})
+        scores = _scores(run_)
     return Outcome({"scores": [s.record() for s in scores]}, _table(scores))
+
+
+def _inputs(config: Config, dataset: Dataset, row: Row) -> dict[str, str]:
+    """What the scores are made from: of a choice it is the cell that counts, not the file it stands in."""
+    made_from = {"model": row.backbone.fingerprint, "data": dataset.fingerprint}
+    return made_from if config.choice is None else {**made_from, "choice": str(row.cell)}
+
+
+def _scores(run_: Run) -> list[Score]:
+    """The scores so far, which say where they belong in the table."""
+    return results.read(run_.folder, {"row": str, "head": str, "block": str, "t": Number | None, "pool": int})
 
 
 def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row]) -> None:
     """Append the scores of every row and head that results.jsonl lacks."""
-    known = {(s.about["row"], s.about["head"]) for s in results.read(run_.folder)}
+    known = {(s.about["row"], s.about["head"]) for s in _scores(run_)}
     for row in rows:
         for head in config.head:
             if (row.name, head) not in known:
@@ -174,7 +187,9 @@ def _cell(config: Config, backbone: Backbone) -> Cell:
     if config.choice is not None:
         if not config.t is config.sigma is config.pool is None:
             raise BadSetting("--choice says where to read, so --t, --sigma and --pool mean nothing. Leave them out.")
-        return _chosen(config.choice, config.model)
+        return _chosen(config.choice, config, backbone)
+    if config.block == "all":
+        raise BadSetting("probe --block must be one block, not all. `twofold select` finds the best of all.")
     if isinstance(backbone, DiffusionBackbone) and config.t is None and config.sigma is None:
         raise BadSetting(f"{config.model} is a diffusion model: give --t or --sigma with --block.")
     t, sigma = (None if v is None else (v,) for v in (config.t, config.sigma))
@@ -182,17 +197,24 @@ def _cell(config: Config, backbone: Backbone) -> Cell:
     return _fill.cells(backbone, (str(config.block),), steps, (config.pool or 1,))[0]
 
 
-def _chosen(folder: Path, model: str) -> Cell:
+def _chosen(folder: Path, config: Config, backbone: Backbone) -> Cell:
+    """The cell that `twofold select` chose for this model and data."""
     path = folder / "choice.json"
     if not path.exists():
         raise BadRun(f"{folder} holds no choice.json: it is not a finished run of `twofold select`. Run that first.")
+    choice = files.read_json(path, CHOICE, advice=SELECT_AGAIN)
+    for name, here in (("model", config.model), ("data", config.data)):
+        if choice[name] != here:
+            raise BadRun(f"{path} chose for the {name} {choice[name]}, not for {here}. Give the choice of this {name}.")
+    cell = Cell(Tap(choice["block"], choice["t"]), choice["pool"])
+    if str(cell) != choice["cell"]:
+        raise BadRun(f"{path} is damaged: it says both {cell} and {choice['cell']}. {SELECT_AGAIN}")
     try:
-        choice = json.loads(path.read_text(encoding="utf-8"))
-        chosen_for, cell = choice["model"], Cell.parse(choice["cell"])
-    except (ValueError, KeyError, TypeError, BadSetting) as error:
-        raise BadRun(f"{path} is damaged: it names no model and cell. Run `twofold select` again.") from error
-    if chosen_for != model:
-        raise BadRun(f"{folder} chose for the model {chosen_for}, not for {model}. Give the choice of this model.")
+        backbone.check_step(cell.tap.t)
+        if not 1 <= cell.pool <= backbone.block(cell.tap.block).size:
+            raise BadSetting(f"pool {cell.pool} does not fit the block's map.")
+    except BadSetting as error:
+        raise BadRun(f"{path} is damaged: {error} {SELECT_AGAIN}") from error
     return cell
 
 

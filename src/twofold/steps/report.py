@@ -12,7 +12,7 @@ from typing import Any
 from twofold import files, runs
 from twofold.errors import BadRun, BadSetting
 from twofold.records import Outcome
-from twofold.settings import setting
+from twofold.settings import Settings, setting
 from twofold.steps import _page, _standings
 from twofold.steps._page import RunFolder
 from twofold.steps._standings import Group, Row
@@ -22,7 +22,7 @@ HEADLINES = 4  # groups of scores that are summed up at the top
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of `twofold report`."""
 
     runs: tuple[Path, ...] = setting(positional=True, help="run folders to show, in the order of the page")

@@ -12,7 +12,7 @@ from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
 from twofold.errors import BadModel, BadSetting
 from twofold.records import Outcome
-from twofold.settings import setting
+from twofold.settings import Settings, setting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ GRID_MOST = 100
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of `twofold sample`."""
 
     model: str = setting(help="diffusion model: run:DIR or diffusers:DIR")
@@ -49,7 +49,7 @@ def run(config: Config) -> Outcome:
     if config.steps > length:
         raise BadSetting(f"sample --steps must be at most {length}, the model's noise steps; not {config.steps}.")
     images = config.out / "images"
-    with runs.opened(config.out, "sample", config) as run_:
+    with runs.opened(config.out, "sample", config, {"model": backbone.fingerprint}) as run_:
         images.mkdir(exist_ok=True)
         files.sweep(images)
         _write_missing(config, backbone, images)

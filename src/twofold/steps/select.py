@@ -15,7 +15,7 @@ from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
 from twofold.heads import base as heads
-from twofold.records import Cell, Outcome, Score, number_text
+from twofold.records import Cell, Number, Outcome, Score, number_text
 from twofold.runs import Run
 from twofold.settings import setting
 from twofold.steps import _fill, _shots
@@ -25,6 +25,12 @@ log = logging.getLogger("twofold")
 
 SEALED = ("test",)
 
+# A line of map.jsonl.
+JUDGED = {
+    "cell": str, "block": int, "name": str, "t": Number | None, "sigma": Number | None, "pool": int,
+    "share": Number, "accuracy": Number, "loss": Number, "n": int,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Config(_fill.Reading):
@@ -33,7 +39,7 @@ class Config(_fill.Reading):
     model: str = setting(help=backbones.MODEL_HELP)
     data: str = setting(help="data set to choose on: its train and val splits")
     out: Path = setting(help="folder of the run: map.jsonl, map.png, choice.json", identity=False)
-    blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks")
+    blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks", alone="all")
     t: tuple[float, ...] | None = setting(None, help="noise steps in the model's own unit; none: a ladder of sigmas")
     sigma: tuple[float, ...] | None = setting(None, help="noise-to-signal ratios instead of --t")
     pool: tuple[int, ...] = setting((1, 2), help="sides of the grid that maps are averaged to", least=1)
@@ -51,9 +57,10 @@ def run(config: Config) -> Outcome:
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
-    with runs.opened(config.out, "select", config) as run_:
-        if run_.finished is not None:
-            return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
+    inputs = {"model": backbone.fingerprint, "data": dataset.fingerprint}
+    with runs.opened(config.out, "select", config, inputs) as run_:
+        if done := run_.again(_told):
+            return done
         table = _fill.open_store(config.features or config.out / "features", backbone, dataset, config, sealed=SEALED)
         _fill.fill(table, backbone, dataset, ("train", "val"), wanted, config)
         judged = _judge_all(config, run_, table, wanted)
@@ -65,7 +72,7 @@ def run(config: Config) -> Outcome:
 def _judge_all(config: Config, run_: Run, table: Store, wanted: Sequence[Cell]) -> list[dict[str, Any]]:
     """One record a cell, in map.jsonl; cells that are there already are not judged again."""
     path = run_.folder / "map.jsonl"
-    known = {record["cell"]: record for record in files.read_lines(path)}
+    known = {record["cell"]: record for record in files.read_lines(path, JUDGED)}
     todo = [cell for cell in wanted if str(cell) not in known]
     with runs.progress(len(wanted), "judge", done=len(wanted) - len(todo), unit="cells") as bar:
         for cell in todo:

@@ -13,7 +13,7 @@ from twofold import plots, results
 from twofold.analyses import base as analyses
 from twofold.datasets import base as datasets
 from twofold.records import Outcome, Score
-from twofold.settings import setting
+from twofold.settings import Settings, setting
 from twofold.steps import pretrain, probe, report, sample, select
 
 log = logging.getLogger("twofold")
@@ -24,7 +24,7 @@ HEADS = ("ridge", "knn")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of `twofold demo`."""
 
     out: Path = setting(Path("demo"), help="folder that gets one run a step, and the page", identity=False)
