@@ -95,7 +95,8 @@ class Trainer:
         # Ho et al. 2020, eq. 14: the mean squared error of the predicted noise.
         loss: Tensor = (predicted.float() - eps).square().mean()
         self._accelerator.backward(loss)
-        self._accelerator.clip_grad_norm_(self._parameters, self.recipe.clip)
+        if self.recipe.clip:
+            self._accelerator.clip_grad_norm_(self._parameters, self.recipe.clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._ema.step(self._parameters)

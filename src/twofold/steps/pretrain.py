@@ -35,7 +35,7 @@ class Config:
     lr: float = setting(2e-3, help="peak learning rate of AdamW", least=0)
     warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0)
     ema: int = setting(9_000, help="half-life of the weight average, in images", least=0)
-    clip: float = setting(1.0, help="largest norm of the gradient", least=0)
+    clip: float = setting(1.0, help="largest norm of the gradient; 0: no clipping", least=0)
     widths: tuple[int, ...] | None = setting(
         None, help="channels of each level, finest first; none: from the image size", least=1
     )
@@ -125,7 +125,7 @@ def _diverged(config: Config, seen: int, loss: float, checkpoint: Path) -> str:
     kept = "the checkpoint before it is kept" if checkpoint.exists() else "there was no checkpoint yet"
     return (
         f"The loss became {loss} before image {seen:,} of {config.out}; {kept}. "
-        f"Start another run with a smaller --lr (it was {config.lr:g}) or a smaller --clip."
+        f"Start another run with a smaller --lr (it was {config.lr:g}) or a smaller --clip above 0."
     )
 
 
