@@ -306,26 +306,6 @@ def test_quiet_silences_the_log_alone(tmp_path: Path, command: Command) -> None:
     refused(command(*EXTRACT, "--model", "piksels", "--quiet"))
 
 
-@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_training_that_diverges_keeps_its_checkpoint(tmp_path: Path, command: Command) -> None:
-    out = tmp_path / "out"
-    # Steps of 1e30 are too large at once; the first look at the loss, after one update, is still finite.
-    often = ("--images", 640, "--log-every", 32, "--save-every", 32, "--lr", 1e30, "--warmup", 0, "--quiet")
-    answer = command(*TRAIN, "--out", out, *often)
-    refused(answer, "The loss became", "the checkpoint before it is kept", "smaller --lr")
-    kept = (out / "checkpoint.pt").read_bytes()
-    assert not (out / "finished.json").exists() and not (out / "model_index.json").exists()
-    refused(command(*TRAIN, "--out", out, *often), "The loss became")
-    assert (out / "checkpoint.pt").read_bytes() == kept
-    refused(command("blocks", out), "not a finished run of `twofold pretrain`")
-
-
-def test_training_that_diverges_at_once_says_that_nothing_is_kept(tmp_path: Path, command: Command) -> None:
-    seldom = ("--images", 640, "--log-every", 640, "--lr", 1e30, "--warmup", 0, "--quiet")
-    refused(command(*TRAIN, "--out", tmp_path / "out", *seldom), "there was no checkpoint yet")
-    assert not (tmp_path / "out" / "checkpoint.pt").exists()
-
-
 @contextmanager
 def files_no_larger_than(limit: int) -> Iterator[None]:
     """A real limit of the system: writing further fails as on a full disk (EFBIG)."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import torch
+
 from twofold import files
+from twofold.steps import _schedule
 
 Command = Callable[..., tuple[int, str, str]]
 TINY = ("pretrain", "--data", "digits", "--widths", "8,8", "--batch", 32, "--warmup", 0, "--ema", 0, "--quiet")
@@ -22,3 +26,65 @@ def test_no_clipping_is_the_same_as_clipping_at_a_norm_that_is_never_reached(tmp
     often = ("--images", 192, "--log-every", 32, "--probe-every", 0)
     found = {clip: train(command, tmp_path / str(clip), *often, "--clip", clip) for clip in (0, 1e9, 1e-9)}
     assert found[0] == found[1e9] != found[1e-9]
+
+
+def diverged(answer: tuple[int, str, str], *says: str) -> None:
+    code, out, err = answer
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "smaller --lr" in err, err
+    for words in says:
+        assert words in err
+
+
+def leaves(value: object) -> list[torch.Tensor]:
+    """The tensors of a checkpoint."""
+    if isinstance(value, dict):
+        return [leaf for part in value.values() for leaf in leaves(part)]
+    if isinstance(value, (list, tuple)):
+        return [leaf for part in value for leaf in leaves(part)]
+    return [value] if isinstance(value, torch.Tensor) else []
+
+
+# Steps of 1e30 leave finite weights, with which every loss overflows; infinite steps leave no finite weights.
+@pytest.mark.parametrize("rate", [1e30, float("inf")])
+def test_training_that_diverges_keeps_a_checkpoint_that_is_good(
+    rate: float, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, often = tmp_path / "out", ("--images", 192, "--log-every", 32, "--save-every", 32, "--probe-every", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(_schedule, "rate", lambda seen, _warmup, _total: 1.0 if seen < 96 else rate)
+        diverged(command(*TINY, "--out", out, *often), "up to image 128", "the checkpoint before it is kept")
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    assert state["seen"] == 96 and all(tensor.isfinite().all() for tensor in leaves(state))
+    assert not (out / "finished.json").exists() and not (out / "model_index.json").exists()
+    code, _, err = command("blocks", out)
+    assert code == 2 and "not a finished run of `twofold pretrain`" in err
+    # What is kept can be gone on from: with sane steps the same run comes to its end.
+    noted = train(command, out, *often)
+    assert [record["images"] for record in noted] == [32, 64, 96, 128, 160, 192]
+    assert (out / "model_index.json").exists()
+
+
+@pytest.mark.parametrize("rate", ["1e30", "inf"])
+def test_training_whose_last_update_diverges_is_not_finished(rate: str, tmp_path: Path, command: Command) -> None:
+    answer = command(*TINY, "--out", tmp_path / "out", "--images", 32, "--lr", rate, "--probe-every", 0)
+    diverged(answer, "The loss became", "there was no checkpoint yet")
+    for name in ("finished.json", "model_index.json", "checkpoint.pt"):
+        assert not (tmp_path / "out" / name).exists()
+
+
+@pytest.mark.parametrize("rate", ["1e10", "1e30", "inf"])
+def test_training_that_diverges_says_so_before_its_probe_stumbles(rate: str, tmp_path: Path, command: Command) -> None:
+    seldom = ("--images", 640, "--log-every", 640, "--probe-every", 64, "--lr", rate)
+    diverged(command(*TINY, "--out", tmp_path / "out", *seldom), "The loss became", "there was no checkpoint yet")
+
+
+def test_a_checkpoint_with_broken_weights_becomes_no_pipeline(tmp_path: Path, command: Command) -> None:
+    out, short = tmp_path / "out", ("--images", 32, "--probe-every", 0)
+    train(command, out, *short)
+    for name in ("finished.json", "model_index.json"):
+        (out / name).unlink()
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    state["ema"]["shadow_params"][0][0] = torch.nan
+    torch.save(state, out / "checkpoint.pt")
+    diverged(command(*TINY, "--out", out, *short), "The loss became")
+    assert not (out / "model_index.json").exists() and not (out / "finished.json").exists()

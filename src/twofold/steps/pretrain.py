@@ -81,6 +81,7 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     spent = _spent(metrics)
     with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
         _loop(config, trainer, bar, metrics, checkpoint, spent)
+    _check_weights(config, trainer, checkpoint)
     save_pipeline(trainer, run_.folder)
     records = files.read_lines(metrics)
     losses = [r["loss"] for r in records if "loss" in r][-5:]
@@ -96,35 +97,52 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
 def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint: Path, spent: float) -> None:
     """Update until all images are seen; what is due after an update is decided by the count of images alone."""
     probe_every = math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
-    started, pending = time.monotonic(), []
+    started = time.monotonic()
     while trainer.seen < config.images:
         before = trainer.seen
-        pending.append(trainer.update())
+        trainer.update()
         bar.advance(trainer.seen - before, trainer.told)
         last = trainer.seen >= config.images
-        if last or _due(before, trainer.seen, config.log_every):
-            loss = trainer.mean_loss(pending)
-            pending = []
-            if not math.isfinite(loss):
-                raise Diverged(_diverged(config, trainer.seen, loss, checkpoint))
+        note = last or _due(before, trainer.seen, config.log_every)
+        probe = probe_every > 0 and (last or _due(before, trainer.seen, probe_every))
+        save = last or (note and trainer.seen - trainer.saved >= config.save_every)
+        if note:
+            loss = _finite_loss(config, trainer, checkpoint)
             trainer.told = f"loss {loss:.4f}"
             seconds = spent + time.monotonic() - started
-            _note(
-                trainer,
-                metrics,
-                {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)},
-            )
-        if probe_every and (last or _due(before, trainer.seen, probe_every)):
+            record = {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)}
+            _note(trainer, metrics, record)
+        if probe or save:
+            _check_weights(config, trainer, checkpoint)
+        if probe:
             _note(trainer, metrics, {"images": trainer.seen, "probe": trainer.probe()})
-        # Only a loss known to be finite may become a checkpoint, so it waits for the next look at it.
-        if not pending and (last or trainer.seen - trainer.saved >= config.save_every):
+        if save:
             trainer.save(checkpoint)
 
 
-def _diverged(config: Config, seen: int, loss: float, checkpoint: Path) -> str:
+def _finite_loss(config: Config, trainer: Trainer, checkpoint: Path) -> float:
+    """The mean loss since it was last asked for.
+
+    Raises:
+        Diverged: it is no finite number.
+    """
+    loss = trainer.mean_loss()
+    if not math.isfinite(loss):
+        raise _diverged(config, f"The loss became {loss} before image {trainer.seen:,}", checkpoint)
+    return loss
+
+
+def _check_weights(config: Config, trainer: Trainer, checkpoint: Path) -> None:
+    """Raise `Diverged` where the weights must not be kept: a loss is measured before its update, so it says nothing."""
+    if not trainer.sound():
+        what = f"The loss became infinite or nan, or the weights did, with the update up to image {trainer.seen:,}"
+        raise _diverged(config, what, checkpoint)
+
+
+def _diverged(config: Config, what: str, checkpoint: Path) -> Diverged:
     kept = "the checkpoint before it is kept" if checkpoint.exists() else "there was no checkpoint yet"
-    return (
-        f"The loss became {loss} before image {seen:,} of {config.out}; {kept}. "
+    return Diverged(
+        f"{what} of {config.out}; {kept}. "
         f"Start another run with a smaller --lr (it was {config.lr:g}) or a smaller --clip above 0."
     )
 
