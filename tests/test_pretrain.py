@@ -10,6 +10,7 @@ import torch
 
 from twofold import files
 from twofold.steps import _schedule
+from twofold.steps._trainer import Trainer
 
 Command = Callable[..., tuple[int, str, str]]
 TINY = ("pretrain", "--data", "digits", "--widths", "8,8", "--batch", 32, "--warmup", 0, "--ema", 0, "--quiet")
@@ -88,3 +89,38 @@ def test_a_checkpoint_with_broken_weights_becomes_no_pipeline(tmp_path: Path, co
     torch.save(state, out / "checkpoint.pt")
     diverged(command(*TINY, "--out", out, *short), "The loss became")
     assert not (out / "model_index.json").exists() and not (out / "finished.json").exists()
+
+
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Image counts at which checkpoints are written."""
+    counts: list[int] = []
+    save = Trainer.save
+    monkeypatch.setattr(Trainer, "save", lambda self, path: (counts.append(self.seen), save(self, path)))
+    return counts
+
+
+def test_checkpoints_do_not_wait_for_a_line_of_the_log(tmp_path: Path, command: Command, saved: list[int]) -> None:
+    seldom = ("--images", 320, "--log-every", 320, "--probe-every", 0, "--save-every", 64)
+    train(command, tmp_path / "out", *seldom)
+    assert saved == [64, 128, 192, 256, 320]
+
+
+def test_a_run_stopped_between_two_lines_of_the_log_notes_the_same(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = ("--images", 320, "--log-every", 128, "--probe-every", 0)
+    whole = train(command, tmp_path / "whole", *often)
+    save = Trainer.save
+
+    def interrupt(self: Trainer, path: Path) -> None:
+        save(self, path)
+        if self.seen in (96, 192):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", interrupt)
+        for _ in range(2):
+            assert command(*TINY, "--out", tmp_path / "stopped", *often, "--save-every", 96)[0] == 130
+    assert train(command, tmp_path / "stopped", *often) == whole
+    assert [record["images"] for record in whole] == [128, 256, 320]

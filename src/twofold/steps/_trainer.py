@@ -84,10 +84,12 @@ class Trainer:
         self.seen = self.saved = 0
         self.lr = 0.0
         self.told = ""
-        self._losses: list[Tensor] = []
+        # Reading a loss waits for the device, so losses wait until one is asked for.
+        self._unread: list[Tensor] = []
+        self._losses: list[float] = []
 
     def update(self) -> None:
-        """One optimizer step on the next images; their loss is kept for `mean_loss` without waiting for it."""
+        """One optimizer step on the next images; their loss is kept without waiting for it."""
         loss = self._loss(self._unet, self._share())
         self._set_rate()
         self._accelerator.backward(loss)
@@ -97,12 +99,20 @@ class Trainer:
         self._optimizer.zero_grad()
         self._ema.step(self._parameters)
         self.seen += min(self.recipe.batch, self.recipe.images - self.seen)
-        self._losses.append(loss.detach())
+        self._unread.append(loss.detach())
+
+    def losses(self) -> list[float]:
+        """The loss of every update since `mean_loss` was last asked for, each the mean over processes."""
+        if self._unread:
+            self._losses += self._accelerator.gather(torch.stack(self._unread)[None]).mean(0).tolist()
+            self._unread = []
+        return self._losses
 
     def mean_loss(self) -> float:
-        """Mean over processes and over the updates since it was last asked for."""
-        losses, self._losses = torch.stack(self._losses), []
-        return float(self._accelerator.gather(losses.mean().reshape(1)).mean())
+        """Mean over the updates since it was last asked for."""
+        losses = self.losses()
+        self._losses = []
+        return sum(losses) / len(losses)
 
     def sound(self) -> bool:
         """Whether the last update left something to go on from: finite weights, average and moments, and a finite loss.
@@ -127,11 +137,12 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of training depends on, at once."""
-        self.saved = self.seen
+        losses, self.saved = self.losses(), self.seen
         if not self.is_main:
             return
         state = {
             "seen": self.seen,
+            "losses": losses,
             "unet": self._accelerator.unwrap_model(self._unet).state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "ema": self._ema.state_dict(),
@@ -153,6 +164,7 @@ class Trainer:
             self._ema.to(self._accelerator.device)
             if self._accelerator.scaler:
                 self._accelerator.scaler.load_state_dict(state["scaler"])
+            self._losses = list(state["losses"])
         except Exception as error:
             raise BadRun(f"{path} is damaged and cannot be continued from. Delete it to start again.") from error
         self.seen = self.saved = int(state["seen"])

@@ -105,9 +105,11 @@ def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint:
         last = trainer.seen >= config.images
         note = last or _due(before, trainer.seen, config.log_every)
         probe = probe_every > 0 and (last or _due(before, trainer.seen, probe_every))
-        save = last or (note and trainer.seen - trainer.saved >= config.save_every)
+        save = last or trainer.seen - trainer.saved >= config.save_every
+        if note or probe or save:
+            _check_losses(config, trainer, checkpoint)
         if note:
-            loss = _finite_loss(config, trainer, checkpoint)
+            loss = trainer.mean_loss()
             trainer.told = f"loss {loss:.4f}"
             seconds = spent + time.monotonic() - started
             record = {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)}
@@ -120,16 +122,11 @@ def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint:
             trainer.save(checkpoint)
 
 
-def _finite_loss(config: Config, trainer: Trainer, checkpoint: Path) -> float:
-    """The mean loss since it was last asked for.
-
-    Raises:
-        Diverged: it is no finite number.
-    """
-    loss = trainer.mean_loss()
-    if not math.isfinite(loss):
-        raise _diverged(config, f"The loss became {loss} before image {trainer.seen:,}", checkpoint)
-    return loss
+def _check_losses(config: Config, trainer: Trainer, checkpoint: Path) -> None:
+    """Raise `Diverged` where the loss of an update was no finite number."""
+    for loss in trainer.losses():
+        if not math.isfinite(loss):
+            raise _diverged(config, f"The loss became {loss} before image {trainer.seen:,}", checkpoint)
 
 
 def _check_weights(config: Config, trainer: Trainer, checkpoint: Path) -> None:
