@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from twofold import registry, settings
+from twofold import registry, runs, settings
 from twofold.errors import BadSetting, TwofoldError, unknown
 from twofold.records import Outcome
 
@@ -79,9 +79,11 @@ def _run(arguments: list[str]) -> int:
     config = settings.build(
         module.Config, {**from_file, **{n: v for n, v in given.items() if v not in (None, [])}}, verb
     )
-    _talk(quiet)
+    # Of processes that were started together, one speaks for all; what goes wrong in another it says itself.
+    _talk(quiet or not runs.is_main())
     outcome: Outcome = module.run(config)
-    print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
+    if runs.is_main():
+        print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
     return 0
 
 

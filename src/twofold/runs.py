@@ -12,6 +12,7 @@ import fcntl
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import shlex
 import sys
@@ -31,10 +32,17 @@ log = logging.getLogger("twofold")
 
 @dataclass(frozen=True)
 class Run:
-    """An open run folder."""
+    """An open run folder.
+
+    Attributes:
+        folder: where it is.
+        verb: the command that writes it.
+        writes: whether this process writes; of several that make one run together, only the first does.
+    """
 
     folder: Path
     verb: str
+    writes: bool = True
 
     @property
     def finished(self) -> dict[str, Any] | None:
@@ -44,16 +52,35 @@ class Run:
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Mark the run done."""
-        files.write_json(self.folder / "finished.json", facts)
+        if self.writes:
+            files.write_json(self.folder / "finished.json", facts)
+
+
+def processes() -> int:
+    """How many processes a launcher (torchrun, accelerate) started together; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def is_main() -> bool:
+    """Whether this process is the first of those started together."""
+    return processes() == 1 or int(os.environ.get("RANK") or 0) == 0
 
 
 @contextmanager
-def opened(folder: Path, verb: str, config: Any) -> Iterator[Run]:
+def opened(folder: Path, verb: str, config: Any, *, together: bool = False) -> Iterator[Run]:
     """Make or continue the run of `verb` with these settings in `folder`.
+
+    Args:
+        folder, verb, config: where, what, and with which settings.
+        together: the processes of a launcher make this run together: the first checks, locks and writes, the others
+            only read.
 
     Raises:
         BadRun: the folder holds something else, a run of other settings, or is being written by another process.
     """
+    if together and not is_main():
+        yield Run(folder, verb, writes=False)
+        return
     _claim(folder, verb, settings.as_mapping(config, identity_only=True))
     with _locked(folder), _logged(folder / "log.txt"):
         files.sweep(folder)

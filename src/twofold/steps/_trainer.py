@@ -17,7 +17,7 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from twofold import files, noise, pooling
+from twofold import files, noise, pooling, runs
 from twofold.backbones import unet as unets
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
@@ -90,7 +90,11 @@ class Trainer:
 
     def update(self) -> None:
         """One optimizer step on the next images; their loss is kept without waiting for it."""
-        loss = self._loss(self._unet, self._share())
+        share, count = self._share(), min(self.recipe.batch, self.recipe.images - self.seen)
+        # All processes must take part, so one without a share takes an image that does not count.
+        loss = self._loss(self._unet, share or range(self.seen, self.seen + 1))
+        # Gradients are averaged over processes; so weighted, the average is that of the images, as in one process.
+        loss = loss * (len(share) * self._accelerator.num_processes / count)
         self._set_rate()
         self._accelerator.backward(loss)
         if self.recipe.clip:
@@ -98,11 +102,11 @@ class Trainer:
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._ema.step(self._parameters)
-        self.seen += min(self.recipe.batch, self.recipe.images - self.seen)
+        self.seen += count
         self._unread.append(loss.detach())
 
     def losses(self) -> list[float]:
-        """The loss of every update since `mean_loss` was last asked for, each the mean over processes."""
+        """The loss of every update since `mean_loss` was last asked for, each the mean over its images."""
         if self._unread:
             self._losses += self._accelerator.gather(torch.stack(self._unread)[None]).mean(0).tolist()
             self._unread = []
@@ -121,11 +125,23 @@ class Trainer:
         """
         moments = [v for state in self._optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
         kept = (*self._parameters, *self._ema.shadow_params, *moments)
-        if not all(bool(tensor.isfinite().all()) for tensor in kept):
-            return False
-        with self._averaged():
-            averaged = self._last_loss()
-        return math.isfinite(self._last_loss()) and math.isfinite(averaged)
+        finite = all(bool(tensor.isfinite().all()) for tensor in kept)
+        if finite:
+            with self._averaged():
+                finite = math.isfinite(self._last_loss())
+        return all(self._gathered(int(finite and math.isfinite(self._last_loss()))))
+
+    def check_together(self) -> None:
+        """Raise `BadRun` where several processes were started, but would not train one network together."""
+        started = runs.processes()
+        if self._accelerator.num_processes != started:
+            raise BadRun(f"{started} processes were started, but cannot find one another. Start them with torchrun.")
+        if len(set(self._gathered(self.seen))) > 1:
+            raise BadRun("The processes see different checkpoints. Give --out a folder that all of them share.")
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self._accelerator.wait_for_everyone()
 
     def probe(self) -> float:
         """Accuracy on val of a ridge head on the averaged network's middle and first decoder blocks."""
@@ -206,6 +222,12 @@ class Trainer:
             yield
         finally:
             self._ema.restore(self._parameters)
+
+    def _gathered(self, value: int) -> list[int]:
+        """A whole number of every process."""
+        here = torch.tensor([value], device=self._accelerator.device)
+        found: list[int] = self._accelerator.gather(here).tolist()
+        return found
 
     def _share(self) -> range:
         """This process's part of the next batch's image numbers; the last batch may be smaller."""

@@ -7,6 +7,8 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,12 +63,33 @@ def run(config: Config) -> Outcome:
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
     dataset = datasets.load(config.data, sealed=("test",))
     side = _side(config, dataset)
-    with runs.opened(config.out, "pretrain", config) as run_:
+    with runs.opened(config.out, "pretrain", config, together=True) as run_:
         if run_.finished is not None:
             return Outcome(run_.finished, f"{config.out} is done already: {_told(run_.finished)}")
-        facts = _train(config, run_, dataset, side)
+        with _company(config):
+            facts = _train(config, run_, dataset, side)
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
+
+
+@contextmanager
+def _company(config: Config) -> Iterator[None]:
+    """The company of the other processes, if several were started; whose connection breaks is told in one line."""
+    from torch import distributed
+
+    try:
+        yield
+    except RuntimeError as error:
+        if runs.processes() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise BadRun(
+                f"Another of the {runs.processes()} processes that train {config.out} has ended; mend what it says, "
+                "then run the same command again. It goes on from the last checkpoint."
+            ) from error
+        raise
+    finally:
+        # Left open, a connection may keep the others waiting, or end this process with a crash instead of its message.
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> dict[str, Any]:
@@ -77,12 +100,16 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     if checkpoint.exists():
         trainer.restore(checkpoint)
         log.info("continuing after %s images", f"{trainer.seen:,}")
-    _cut(metrics, trainer.seen)
+    trainer.check_together()
+    if run_.writes:
+        _cut(metrics, trainer.seen)
     spent = _spent(metrics)
     with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
         _loop(config, trainer, bar, metrics, checkpoint, spent)
     _check_weights(config, trainer, checkpoint)
-    save_pipeline(trainer, run_.folder)
+    if run_.writes:
+        save_pipeline(trainer, run_.folder)
+    trainer.wait()
     records = files.read_lines(metrics)
     losses = [r["loss"] for r in records if "loss" in r][-5:]
     probes = [r["probe"] for r in records if "probe" in r]
@@ -116,7 +143,7 @@ def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint:
             _note(trainer, metrics, record)
         if probe or save:
             _check_weights(config, trainer, checkpoint)
-        if probe:
+        if probe and trainer.is_main:
             _note(trainer, metrics, {"images": trainer.seen, "probe": trainer.probe()})
         if save:
             trainer.save(checkpoint)
@@ -146,8 +173,6 @@ def _diverged(config: Config, what: str, checkpoint: Path) -> Diverged:
 
 def save_pipeline(trainer: Trainer, folder: Path) -> None:
     """Write the averaged network as a diffusers pipeline; model_index.json comes last and says it is whole."""
-    if not trainer.is_main:
-        return
     scratch = folder / ".pipeline"
     shutil.rmtree(scratch, ignore_errors=True)
     trainer.pipeline().save_pretrained(scratch)
