@@ -356,6 +356,28 @@ def test_a_full_disk_loses_no_checkpoint(stopped: Path, command: Command) -> Non
     assert command(*TRAIN, "--out", stopped, *SHORT)[0] == 0
 
 
+def test_a_disk_that_is_full_when_the_pipeline_is_written(tmp_path: Path, command: Command) -> None:
+    run = tmp_path / "run"
+    assert command(*TRAIN, "--out", run, *SHORT)[0] == 0
+    whole = contents(run / "unet")
+    # As it is when training was stopped between its last checkpoint and its pipeline.
+    for name in ("finished.json", "model_index.json"):
+        (run / name).unlink()
+    weights = len(whole["diffusion_pytorch_model.safetensors"])
+    with files_no_larger_than(weights // 2):
+        refused(command(*TRAIN, "--out", run, *SHORT), "File too large", "Free some space", "goes on where it stopped")
+    assert not (run / "model_index.json").exists() and not (run / ".pipeline").exists()
+    assert command(*TRAIN, "--out", run, *SHORT)[0] == 0
+    assert contents(run / "unet") == whole
+
+
+def test_a_disk_that_is_full_when_a_model_is_converted(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    with files_no_larger_than(50_000):
+        refused(command("convert", tiny_run, tmp_path / "out"), "File too large", "Free some space")
+    assert not list(tmp_path.iterdir())
+    assert command("convert", tiny_run, tmp_path / "out")[0] == 0
+
+
 def test_a_disk_that_is_full_at_the_last_moment(
     stopped: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

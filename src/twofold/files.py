@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +34,24 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Give the path of a folder to build something in, which does not exist yet; what is left of it is removed.
+
+    What safetensors says of the disk becomes the system's own error, as any other file raises it.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    except Exception as error:
+        found = re.search(r"\(os error (\d+)\)", str(error))
+        if type(error).__name__ != "SafetensorError" or not found:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:

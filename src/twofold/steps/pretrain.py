@@ -173,14 +173,12 @@ def _diverged(config: Config, what: str, checkpoint: Path) -> Diverged:
 
 def save_pipeline(trainer: Trainer, folder: Path) -> None:
     """Write the averaged network as a diffusers pipeline; model_index.json comes last and says it is whole."""
-    scratch = folder / ".pipeline"
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer.pipeline().save_pretrained(scratch)
-    for part in ("unet", "scheduler"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-        (scratch / part).replace(folder / part)
-    (scratch / "model_index.json").replace(folder / "model_index.json")
-    shutil.rmtree(scratch)
+    with files.scratch(folder / ".pipeline") as scratch:
+        trainer.pipeline().save_pretrained(scratch)
+        for part in ("unet", "scheduler"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+            (scratch / part).replace(folder / part)
+        (scratch / "model_index.json").replace(folder / "model_index.json")
 
 
 def _side(config: Config, dataset: datasets.Dataset) -> int:
