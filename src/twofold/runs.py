@@ -9,6 +9,7 @@ finished.json    what the command gave back; its presence means done
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shlex
 import sys
@@ -29,10 +30,17 @@ UNFINISH = "Delete it and run the same command again."
 
 @dataclass(frozen=True)
 class Run:
-    """An open run folder."""
+    """An open run folder.
+
+    Attributes:
+        folder: where it is.
+        verb: the command that writes it.
+        writes: whether this process writes; of several that make one run together, only the first does.
+    """
 
     folder: Path
     verb: str
+    writes: bool = True
 
     @property
     def finished(self) -> dict[str, Any] | None:
@@ -56,21 +64,39 @@ class Run:
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Mark the run done."""
-        files.write_json(self.folder / "finished.json", facts)
+        if self.writes:
+            files.write_json(self.folder / "finished.json", facts)
+
+
+def processes() -> int:
+    """How many processes a launcher (torchrun, accelerate) started together; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def is_main() -> bool:
+    """Whether this process is the first of those started together."""
+    return processes() == 1 or int(os.environ.get("RANK") or 0) == 0
 
 
 @contextmanager
-def opened(folder: Path, verb: str, config: Any, inputs: Mapping[str, str] | None = None) -> Iterator[Run]:
+def opened(
+    folder: Path, verb: str, config: Any, inputs: Mapping[str, str] | None = None, *, together: bool = False
+) -> Iterator[Run]:
     """Make or continue the run of `verb` with these settings in `folder`.
 
     Args:
         folder, verb, config: whose run it is.
         inputs: what it is made from, by name: a hash or another short word that changes where the content behind
             a setting does (a setting holds the path of a model, not its weights).
+        together: the processes of a launcher make this run together: the first checks, locks and writes, the others
+            only read.
 
     Raises:
         BadRun: the folder holds something else, a run of other settings or inputs, or another process writes to it.
     """
+    if together and not is_main():
+        yield Run(folder, verb, writes=False)
+        return
     described = _describe(verb, config, inputs or {})
     _claim(folder, described)
     with _locked(folder):
