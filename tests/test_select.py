@@ -379,6 +379,32 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
+def test_a_choice_holds_for_the_network_however_it_is_named(
+    tiny_run: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "choice"
+    arguments = (
+        "select",
+        "--model",
+        tiny_run,
+        "--data",
+        "digits",
+        "--out",
+        out,
+        "--blocks",
+        "mid",
+        "--t",
+        20,
+        "--quiet",
+    )
+    assert command(*arguments)[0] == 0
+    monkeypatch.chdir(tiny_run.parent)
+    for k, name in enumerate((tiny_run.name, f"./{tiny_run.name}", f"run:{tiny_run}", f"diffusers:{tiny_run}")):
+        run = ("probe", "--model", name, "--data", "digits", "--out", tmp_path / f"probe{k}", "--choice", out)
+        code, _, err = command(*run, "--head", "ridge", "--controls", "none", "--quiet")
+        assert code == 0, err
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"model": "RUN"}', "[]"])
 def test_a_damaged_choice_is_one_clear_line(text: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
     (tmp_path / "choice.json").write_text(text.replace("RUN", str(tiny_run)))

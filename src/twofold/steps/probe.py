@@ -27,7 +27,7 @@ from twofold.store import Table
 log = logging.getLogger("twofold")
 
 # What must stand in the choice.json of a run of select.
-CHOICE = {"model": str, "data": str, "cell": str, "block": int, "t": Number | None, "pool": int}
+CHOICE = {"model": str, "backbone": str, "data": str, "cell": str, "block": int, "t": Number | None, "pool": int}
 SELECT_AGAIN = "Delete its folder and run `twofold select` again."
 CONTROLS = ("pixels", "untrained", "none")
 
@@ -203,8 +203,10 @@ def _chosen(folder: Path, config: Config, backbone: Backbone) -> Cell:
     if not path.exists():
         raise BadRun(f"{folder} holds no choice.json: it is not a finished run of `twofold select`. Run that first.")
     choice = files.read_json(path, CHOICE, advice=SELECT_AGAIN)
-    for name, here in (("model", config.model), ("data", config.data)):
-        if choice[name] != here:
+    # The same network may be named in several ways, and another may have come to stand behind the same name.
+    for name, same in (("model", choice["backbone"] == backbone.identity), ("data", choice["data"] == config.data)):
+        if not same:
+            here = getattr(config, name)
             raise BadRun(f"{path} chose for the {name} {choice[name]}, not for {here}. Give the choice of this {name}.")
     cell = Cell(Tap(choice["block"], choice["t"]), choice["pool"])
     if str(cell) != choice["cell"]:

@@ -108,6 +108,7 @@ def _conclude(
     choice = {
         **best,
         "model": config.model,
+        "backbone": backbone.identity,
         "data": config.data,
         "shots": config.shots,
         "features": str(table.folder),
