@@ -1,9 +1,12 @@
 """The page is complete, stands alone, escapes what it shows, and refuses what it cannot show."""
 
+import copy
 import json
 import re
 import shutil
+import tomllib
 from dataclasses import replace
+from functools import reduce
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -360,6 +363,9 @@ def test_nothing_to_show(tmp_path):
         (probe_run, "finished.json", "{"),
         (probe_run, "config.toml", "verb = "),
         (probe_run, "config.toml", "settings = {}"),
+        (probe_run, "config.toml", 'verb = "probe"\nsettings = 5'),
+        (probe_run, "config.toml", 'verb = "probe"\nmade = 5'),
+        (select_run, "config.toml", 'verb = "select"\nsettings = {shots = "x"}'),
         (select_run, "map.jsonl", '{"accuracy": "high"}\n'),
         (select_run, "choice.json", '{"block": 1}'),
         (select_run, "map.png", "no picture"),
@@ -371,6 +377,57 @@ def test_damaged_file_is_named(tmp_path, make, name, content):
     (folder / name).write_text(content)
     with pytest.raises(UserError, match=re.escape(name)):
         report.run(report.Config((folder,), tmp_path / "page"))
+
+
+def places(value, at=()):
+    """The way to every value in a JSON or TOML document; the first of a list stands for all."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    return [at, *(place for name, one in inner for place in places(one, (*at, name)))]
+
+
+def changed(document, at, value):
+    if not at:
+        return value
+    copied = copy.deepcopy(document)
+    *way, last = at
+    reduce(lambda inside, name: inside[name], way, copied)[last] = value
+    return copied
+
+
+def parsed(file):
+    text = file.read_text()
+    if file.suffix == ".toml":
+        return tomllib.loads(text)
+    return json.loads(text) if file.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+
+
+def written(file, document):
+    if file.suffix == ".toml":
+        return tomli_w.dumps(document)
+    lines = document if isinstance(document, list) and file.suffix == ".jsonl" else [document]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [pretrain_run, sample_run, select_run, probe_run])
+@pytest.mark.parametrize("value", ["~nobody/x", 10**400, float("nan"), [None]], ids=lambda v: str(v)[:9])
+@pytest.mark.filterwarnings("ignore")  # pictures of strange numbers
+def test_no_strange_value_in_any_file_is_a_traceback(tmp_path, make, value):
+    folder = make(tmp_path / "run", *([] if make is pretrain_run else ["m"]))
+    for file in (f for f in folder.iterdir() if f.suffix in (".json", ".jsonl", ".toml")):
+        kept, document = file.read_text(), parsed(file)
+        for at in places(document):
+            try:
+                text = written(file, changed(document, at, value))
+            except (TypeError, AttributeError):
+                continue  # TOML has no word for it
+            file.write_text(text)
+            try:
+                report.run(report.Config((folder,), tmp_path / "page"))
+            except UserError as error:
+                named = file.name in str(error) or str(error).startswith("Nothing to show in run")
+                assert named and "\n" not in str(error), (file.name, at)
+        file.write_text(kept)
 
 
 def test_command_line(folders, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import typing
 from collections.abc import Mapping
@@ -134,6 +135,8 @@ class Score:
         """
         check(record, needs={"name": str, "value": Number, "split": str, "n": int, "seeds": list[int]},
               may={"low": Number | None, "high": Number | None, "about": dict})  # fmt: skip
+        if not all(math.isfinite(end) for end in (record.get("low"), record.get("high")) if end is not None):
+            raise ValueError("the interval has no end")
         strange = sorted(record.keys() - cls.__dataclass_fields__.keys())
         if strange:
             raise ValueError(f"{', '.join(strange)} means nothing")

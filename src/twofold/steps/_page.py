@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from twofold import files, plots, results, runs
 from twofold.errors import BadRun
-from twofold.records import Score, number_text
+from twofold.records import Kinds, Number, Score, check, number_text
 
 PICTURE_BYTES = 2_000_000  # a larger picture is shrunk, since the page carries it
 PICTURE_SIDE = 1600  # pixels of the longer side of a shrunk picture
@@ -25,6 +24,20 @@ MEANINGS = {
     "sure": "images that a classifier of real ones is sure of",
     "sure_ratio": "generated over real",
 }
+LEAVE_OUT = "Leave this run out, or make it again in another folder."
+
+# What the page counts with, where a run has it: settings and facts of each verb, and what a score says about itself.
+SETTINGS: dict[str, Kinds] = {"pretrain": {"images": int}, "select": {"shots": int, "trials": int}}
+FACTS: dict[str, Kinds] = {
+    "pretrain": {
+        "images": int, "parameters": int, "seconds": Number, "images_per_second": Number, "loss": Number,
+        "probe": Number | None,
+    },
+}  # fmt: skip
+ABOUT: Kinds = {
+    "shots": int, "per_seed": list[Number], "val": Number, "t": Number | None, "sigma": Number | None,
+    "pool": int | None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,8 +72,7 @@ class RunFolder:
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Records of one of the run's JSON-lines files."""
-        with undamaged(self.folder / name):
-            return files.read_lines(self.folder / name)
+        return files.read_lines(self.folder / name)
 
 
 def read(folder: Path, parent: Path) -> RunFolder:
@@ -74,32 +86,28 @@ def read(folder: Path, parent: Path) -> RunFolder:
             f"There is no run {folder}: the folder does not exist. Give the --out folder of an earlier command."
         )
     config = runs.read_config(folder)
-    if not isinstance(config.get("verb"), str):
-        raise BadRun(f"{folder / 'config.toml'} is damaged: it names no verb. Leave this run out or make it again.")
-    with undamaged(folder / "results.jsonl"):
-        scores = results.read(folder)
+    verb, settings = config["verb"], config.get("settings", {})
+    with undamaged(folder / "config.toml"):
+        check(settings, {}, SETTINGS.get(verb))
+    scores = results.read(folder, may=ABOUT)
     name, made = folder.resolve().relative_to(parent).as_posix(), config.get("made", {})
-    done = read_json(folder / "finished.json")
-    return RunFolder(folder, name, parent, config["verb"], config.get("settings", {}), made, done, scores)
+    done = read_json(folder / "finished.json", FACTS.get(verb))
+    return RunFolder(folder, name, parent, verb, settings, made, done, scores)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, may: Kinds | None = None) -> dict[str, Any] | None:
     """One JSON object, None where there is no such file."""
-    if not path.exists():
-        return None
-    with undamaged(path):
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+    return files.read_json(path, may=may, advice=LEAVE_OUT) if path.exists() else None
 
 
 @contextmanager
 def undamaged(path: Path) -> Iterator[None]:
-    """Say which file is damaged when what is inside cannot be understood."""
+    """Say which file is damaged when what is inside cannot be understood; a damaged picture is an OSError."""
     try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise BadRun(
-            f"{path} is damaged ({error!r}). Leave this run out, or make it again in another folder."
-        ) from error
+        with files.undamaged(path, LEAVE_OUT):
+            yield
+    except OSError as error:
+        raise BadRun(f"{path} is damaged: {error}. {LEAVE_OUT}") from error
 
 
 def samples(run: RunFolder) -> dict[str, Any]:
@@ -252,8 +260,11 @@ def _short_path(part: str, parent: Path) -> str:
     """One part of a name that may be a path, as prose shows it."""
     if "/" not in part:
         return part
-    path = Path(part).expanduser()
-    inside = path.resolve()
+    try:
+        path = Path(part).expanduser()
+        inside = path.resolve()
+    except (RuntimeError, ValueError, OSError):  # no path of this machine
+        return part
     if inside.is_relative_to(parent) and inside != parent:
         return inside.relative_to(parent).as_posix()
     return path.name if path.is_absolute() else part

@@ -206,6 +206,7 @@ def _names(rows: Sequence[Row]) -> list[str]:
 
 def _axis(lowest: float) -> tuple[int, int]:
     """Start and step of an axis that ends at 100: about five steps of a round number."""
+    lowest = min(lowest, 100.0)
     for step in (1, 2, 5, 10, 20):
         start = max(0, int((lowest - 0.2 * step) // step * step))
         if (100 - start) / step <= 6 and not (100 - start) % step:
