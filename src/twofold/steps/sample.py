@@ -29,12 +29,12 @@ class Config:
 
     model: str = setting(help="diffusion model: run:DIR or diffusers:DIR")
     out: Path = setting(help="folder of the run: PNGs in images/, and grid.png", identity=False)
-    num: int = setting(64, help="number of images", least=1)
+    num: int = setting(64, help="number of images", least=1, most=10**7)
     sampler: str = setting("ddim", help="how noise is removed", choices=SAMPLERS)
-    steps: int = setting(50, help="forward passes an image", least=1)
-    batch: int = setting(100, help="images a forward pass", least=1)
+    steps: int = setting(50, help="forward passes an image", least=1, most=100_000)
+    batch: int = setting(100, help="images a forward pass", least=1, most=10**6)
     seed: int = setting(0, help="seed of the noise; image i depends on it and on i alone", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
 
