@@ -24,6 +24,7 @@ SHARES = ("top1", "top5", "accuracy", "recognised", "sure")
 MEANINGS = {
     "sure": "images that a classifier of real ones is sure of",
     "sure_ratio": "generated over real",
+    "classes_seen": "classes among the images it is sure of",
 }
 
 

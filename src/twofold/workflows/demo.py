@@ -133,6 +133,6 @@ def _summary(scores: list[Score], looks: list[Score], seconds: float, page: str)
     generated, real = found["sure", "generated"], found["sure", "test"]
     samples = (
         f"Samples: a classifier of real digits is sure of {100 * generated:.0f} % of them (of real test digits: "
-        f"{100 * real:.0f} %); {found['classes_seen', 'generated']:.0f} of 10 classes appear."
+        f"{100 * real:.0f} %); {found['classes_seen', 'generated']:.0f} of 10 classes appear among these."
     )
     return "\n".join([results.table(rows), "", samples, f"Took {seconds:.0f} s. Page: {page}"])
