@@ -6,7 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+from twofold import files
+from twofold.workflows import demo
 
 
 @pytest.mark.slow
@@ -35,3 +40,12 @@ def test_demo_from_pretraining_to_the_page(tmp_path: Path, command: Callable[...
     code, again, err = command("demo", "--out", tmp_path / "demo", *small, "--json")
     assert code == 0
     assert json.loads(again)["scores"] == facts["scores"]
+
+
+def test_what_a_killed_writer_leaves_is_not_judged(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "images" / f"{index:06d}.png")
+    (tmp_path / "images" / f"{files.UNFINISHED}x.png").write_bytes(b"half")
+    judged = demo._judge_samples(tmp_path, 3)
+    assert {score.n for score in judged if score.split == "generated"} == {3}

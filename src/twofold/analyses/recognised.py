@@ -30,7 +30,7 @@ class Recognised(Analysis):
     needs = ("real", "real_labels", "held_out", "generated")
 
     def measure(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> Iterator[Score]:
-        """Yield `sure` of held-out images, `sure` of generated ones, `sure_ratio`, and the `classes_seen` among the sure.
+        """Yield `sure` of held-out images, `sure` of generated ones, `sure_ratio`, and the `classes_seen` of these.
 
         The tables hold pixels or features: real [N, D] with real_labels [N], held_out [M, D], generated [G, D].
         """

@@ -13,6 +13,7 @@ from twofold.backbones.base import DiffusionBackbone
 from twofold.errors import BadModel, BadSetting
 from twofold.records import Outcome
 from twofold.settings import setting
+from twofold.steps import _drawn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,23 +53,23 @@ def run(config: Config) -> Outcome:
     with runs.opened(config.out, "sample", config) as run_:
         images.mkdir(exist_ok=True)
         files.sweep(images)
-        _write_missing(config, backbone, images)
-        shown = [images / _name(i) for i in range(min(config.num, GRID_MOST))]
+        _write_missing(config, backbone)
+        shown = [_drawn.path(config.out, i) for i in range(min(config.num, GRID_MOST))]
         plots.image_grid(shown, config.out / "grid.png")
         facts = {"images": str(images), "num": config.num, "grid": str(config.out / "grid.png")}
         run_.finish(facts)
     return Outcome(facts, f"{config.num} images in {images}, the first {len(shown)} in {config.out / 'grid.png'}.")
 
 
-def _write_missing(config: Config, backbone: DiffusionBackbone, folder: Path) -> None:
+def _write_missing(config: Config, backbone: DiffusionBackbone) -> None:
     """Generate in fixed groups of `batch`, so that an interruption does not change what is computed together."""
     groups = [range(s, min(s + config.batch, config.num)) for s in range(0, config.num, config.batch)]
-    todo = [g for g in groups if not all((folder / _name(i)).exists() for i in g)]
+    todo = [g for g in groups if not all(_drawn.path(config.out, i).exists() for i in g)]
     with runs.progress(config.num, "sample", done=config.num - sum(map(len, todo))) as bar:
         for group in todo:
             pixels = generate(backbone, config.sampler, config.steps, config.seed, group)
             for index, image in zip(group, pixels, strict=True):
-                _save(image, folder / _name(index))
+                _save(image, _drawn.path(config.out, index))
             bar.advance(len(group))
 
 
@@ -105,10 +106,6 @@ def _scheduler(backbone: DiffusionBackbone, sampler: str) -> Any:
         clip_sample_range=1.0,
         timestep_spacing="trailing",
     )
-
-
-def _name(index: int) -> str:
-    return f"{index:06d}.png"
 
 
 def _save(image: Any, path: Path) -> None:

@@ -14,7 +14,7 @@ from twofold.analyses import base as analyses
 from twofold.datasets import base as datasets
 from twofold.records import Outcome, Score
 from twofold.settings import setting
-from twofold.steps import pretrain, probe, report, sample, select
+from twofold.steps import _drawn, pretrain, probe, report, sample, select
 
 log = logging.getLogger("twofold")
 
@@ -43,7 +43,7 @@ def run(config: Config) -> Outcome:
     shared: dict[str, Any] = {"seed": config.seed, "device": config.device}
     _do("1/5 pre-train without labels", pretrain.run, pretrain.Config(DATA, out / "pretrain", config.images, **shared))
     _do("2/5 generate", sample.run, sample.Config(model, out / "sample", config.num, "ddpm", config.steps, **shared))
-    looks = _judge_samples(out / "sample")
+    looks = _judge_samples(out / "sample", config.num)
     _do("3/5 choose block, noise step and pool on val", _choose, config, model, shared)
     _do("4/5 classify test", _classify, config, model, shared)
     plots.side_by_side([out / "sample" / "grid.png", out / "select-shots" / "map.png"], out / "demo.png")
@@ -86,7 +86,7 @@ def _classify(config: Config, model: str, shared: dict[str, Any]) -> None:
     probe.run(probe.Config(model, DATA, out / "probe-shots-clean", clean, head=HEADS, controls=("none",), **few))
 
 
-def _judge_samples(folder: Path) -> list[Score]:
+def _judge_samples(folder: Path, num: int) -> list[Score]:
     """How many samples a classifier of real digits is sure of; noted in the sample run once."""
     known = results.read(folder)
     if known:
@@ -95,9 +95,7 @@ def _judge_samples(folder: Path) -> list[Score]:
     from PIL import Image
 
     data = datasets.load(DATA)
-    tables: dict[str, Any] = {
-        "generated": [np.asarray(Image.open(f)) for f in sorted((folder / "images").glob("*.png"))]
-    }
+    tables: dict[str, Any] = {"generated": [np.asarray(Image.open(f)) for f in _drawn.written(folder, num)]}
     train, val, test = (data.build(split) for split in datasets.SPLITS)
     tables["real"] = [*_grey(train), *_grey(val)]
     tables["held_out"] = _grey(test)
