@@ -81,7 +81,8 @@ def opened(folder: Path, verb: str, config: Any, *, together: bool = False) -> I
     if together and not is_main():
         yield Run(folder, verb, writes=False)
         return
-    _claim(folder, verb, settings.as_mapping(config, identity_only=True))
+    check(folder, verb, config)
+    folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder), _logged(folder / "log.txt"):
         files.sweep(folder)
         if not (folder / "config.toml").exists():
@@ -107,15 +108,14 @@ def progress(total: int, title: str, *, done: int = 0, unit: str = "images") -> 
     return Bar(total, title, done=done, unit=unit)
 
 
-def _claim(folder: Path, verb: str, wanted: dict[str, Any]) -> None:
-    """Check that `folder` may hold this run, and make it."""
+def check(folder: Path, verb: str, config: Any) -> None:
+    """Raise `BadRun` where `folder` may not hold this run; nothing is made."""
     if folder.exists() and not folder.is_dir():
         raise BadRun(f"{folder} is a file. Give --out a folder that does not exist yet.")
     if (folder / "config.toml").exists():
-        _check_same(folder, verb, wanted)
+        _check_same(folder, verb, settings.as_mapping(config, identity_only=True))
     elif folder.exists() and any(not _own(p) for p in folder.iterdir()):
         raise BadRun(f"{folder} holds files that no run wrote. Give --out an empty or a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _own(path: Path) -> bool:
