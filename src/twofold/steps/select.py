@@ -85,9 +85,8 @@ def _judge(config: Config, table: Store, cell: Cell) -> dict[str, Any]:
         rows = _shots.draw(train.y, config.shots, config.seed + trial) if config.shots else slice(None)
         head = heads.load(config.head).fit(train.x[rows], train.y[rows], val=(val.x, val.y))
         scores = head.scores(val.x)
-        wanted = (val.y[:, None] == head.classes_).astype(np.float64)
         right = head.classes_[scores.argmax(1)] == val.y
-        found.append((right.mean(), np.square(scores - wanted).mean()))
+        found.append((right.mean(), head.loss(scores, val.y)))
     accuracy, loss = np.mean(found, 0)
     about = table.about_cell("val", cell)
     return {"cell": str(cell), **about, "accuracy": float(accuracy), "loss": float(loss), "n": len(val.y)}
