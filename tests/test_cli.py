@@ -8,10 +8,12 @@ import io
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import subprocess
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +22,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from twofold import cli, registry, runs
+from twofold import cli, registry, runs, settings
+from twofold.errors import BadSetting
 from twofold.steps import blocks
 
 Command = Callable[..., tuple[int, str, str]]
@@ -74,6 +77,7 @@ def test_the_overview_names_every_verb(command: Command) -> None:
     assert command("--version")[1].strip()
 
 
+HUGE = "9" * 400
 EXTRACT = ("extract", "--data", "digits", "--model", "pixels:8", "--out", "OUT")
 
 
@@ -92,6 +96,8 @@ EXTRACT = ("extract", "--data", "digits", "--model", "pixels:8", "--out", "OUT")
         ([*EXTRACT, "--model", "diffuser:x"], ["No model 'diffuser'", "Did you mean 'diffusers'"]),
         ([*EXTRACT, "--model", "piksels"], ["Did you mean 'pixels'"]),
         ([*EXTRACT, "--model", "pixels:big"], ["pixels:8"]),
+        ([*EXTRACT, "--model", "pixels:²"], ["1 to 8192 pixels"]),
+        ([*EXTRACT, "--model", f"pixels:{HUGE}"], ["1 to 8192 pixels"]),
         ([*EXTRACT, "--model", "pixels?untrained"], ["no weights"]),
         ([*EXTRACT, "--model", "RUN?untained"], ["Did you mean 'untrained'"]),
         ([*EXTRACT, "--model", "run:nowhere"], ["nowhere is not a folder"]),
@@ -99,9 +105,17 @@ EXTRACT = ("extract", "--data", "digits", "--model", "pixels:8", "--out", "OUT")
         ([*EXTRACT, "--model", "diffusers:."], ["has no model_index.json"]),
         ([*EXTRACT, "--precision", "fp8"], ["'fp8'", "fp16"]),
         ([*EXTRACT, "--device", "gpu"], ["'gpu'", "cuda"]),
+        ([*EXTRACT, "--device", "meta"], ["No device 'meta'", "cpu, cuda, cuda:N, mps"]),
+        (["sample", "--model", "RUN", "--out", "OUT", "--device", "meta"], ["No device 'meta'", "cpu, cuda"]),
+        ([*TRAIN, "--out", "OUT", "--device", "meta"], ["No device 'meta'", "cpu, cuda"]),
+        ([*TRAIN, "--out", "OUT", "--device", "cpu:7"], ["No device 'cpu:7'"]),
+        (["demo", "--out", "OUT", "--device", "cuda:-1", "--quiet"], ["No device 'cuda:-1'"]),
         ([*EXTRACT, "--dtype", "float6"], ["Did you mean 'float16'"]),
         ([*EXTRACT, "--batch", "0"], ["--batch must be at least 1"]),
         ([*EXTRACT, "--batch", "many"], ["must be a whole number", "'many'"]),
+        ([*EXTRACT, "--batch", HUGE * 20], ["must be a whole number", "999..."]),
+        ([*EXTRACT, "--blocks", HUGE * 20], ["No block in pixels:8"]),
+        ([*TRAIN, "--out", "OUT", "--steps", "100000000000"], ["--steps must be at most 100000, not 100000000000."]),
         ([*EXTRACT, "--split", "trian"], ["Did you mean 'train'"]),
         ([*EXTRACT, "--t", "20"], ["clean images"]),
         ([*EXTRACT, "--sigma", "0.1"], ["clean images"]),
@@ -135,6 +149,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_whole_numbers_have_an_end(verb: str) -> None:
+    config = registry.find(cli.verbs()[verb], verb).Config
+    needed = {f.name: "x" for f in dataclasses.fields(config) if f.default is dataclasses.MISSING}
+    kinds = typing.get_type_hints(config)
+    for name in (n for n, kind in kinds.items() if re.search(r"\bint\b", str(kind))):
+        with pytest.raises(BadSetting, match=r"must be at most \d+, not 9+\.\.\.") as refusal:
+            settings.build(config, {**needed, name: HUGE}, verb)
+        assert len(str(refusal.value)) < 120
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -165,6 +190,14 @@ def test_a_device_that_is_not_here_is_one_line(command: Command) -> None:
         pytest.skip("there is a GPU here")
     refused(command(*EXTRACT, "--device", "cuda"), "no CUDA GPU", "give cpu")
     refused(command(*EXTRACT, "--device", "cuda:3"), "no CUDA GPU")
+
+
+def test_a_gpu_that_is_not_here_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    refused(command(*EXTRACT, "--device", "cuda:2"), "no such GPU", "cuda:0 to cuda:1")
 
 
 @pytest.mark.parametrize(
@@ -264,6 +297,8 @@ def test_settings_come_from_a_file_and_flags_go_before_them(tmp_path: Path, comm
     file.write_text('blokcs = "1"\n')
     refused(command(*EXTRACT, "--config", file), "setting of extract", "Did you mean 'blocks'")
     file.write_text("batch 8")
+    refused(command(*EXTRACT, "--config", file), "is not TOML")
+    file.write_text(f"batch = {HUGE * 20}")
     refused(command(*EXTRACT, "--config", file), "is not TOML")
 
 

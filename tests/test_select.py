@@ -132,6 +132,17 @@ def test_select_from_few_labels(tiny_run: Path, selected: Path, tmp_path: Path, 
     assert store.load(selected / "features").splits() == ["train", "val"]
 
 
+def test_ties_of_log_odds_are_judged_as_probabilities(
+    tiny_run: Path, selected: Path, tmp_path: Path, command: Command
+) -> None:
+    where = ("--blocks", "5", "--t", "20", "--pool", "2", "--features", selected / "features", "--head", "logistic")
+    arguments = ("select", "--model", tiny_run, "--data", "digits", "--out", tmp_path / "out", *where, "--quiet")
+    assert command(*arguments)[0] == 0
+    (record,) = files.read_lines(tmp_path / "out" / "map.jsonl")
+    # Saying one tenth of everything costs 0.09.
+    assert record["accuracy"] > 0.8 and 0 < record["loss"] < 0.09
+
+
 def test_select_refuses_more_shots_than_rows_before_any_work(tiny_run: Path, tmp_path: Path, command: Command) -> None:
     arguments = ("select", "--model", tiny_run, "--data", "digits", "--out", tmp_path / "out", *WHERE, "--quiet")
     assert "--shots 200: class" in one_line(command(*arguments, "--shots", 200))

@@ -99,6 +99,7 @@ def opened(
         return
     described = _describe(verb, config, inputs or {})
     _claim(folder, described)
+    folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         # Before the lock this was looked at for a quick answer; only what is seen under it holds.
         _claim(folder, described)
@@ -129,15 +130,20 @@ def progress(total: int, title: str, *, done: int = 0, unit: str = "images") -> 
     return Bar(total, title, done=done, unit=unit)
 
 
+def check_free(folder: Path, verb: str, config: Any) -> None:
+    """Raise `BadRun` where `folder` may not hold this run, whatever it is made from; nothing is made."""
+    described = _describe(verb, config, {})
+    _claim(folder, {name: value for name, value in described.items() if name != "inputs"})
+
+
 def _claim(folder: Path, wanted: dict[str, Any]) -> None:
-    """Check that `folder` may hold this run, and make it."""
+    """Check that `folder` may hold this run."""
     if folder.exists() and not folder.is_dir():
         raise BadRun(f"{folder} is a file. Give --out a folder that does not exist yet.")
     if (folder / "config.toml").exists():
         _check_same(folder, wanted)
     elif folder.exists() and any(not _own(p) for p in folder.iterdir()):
         raise BadRun(f"{folder} holds files that no run wrote. Give --out an empty or a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _own(path: Path) -> bool:
@@ -160,7 +166,8 @@ def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
 
 def _changed(found: dict[str, Any], wanted: dict[str, Any], part: str) -> str:
     """The names of one part of config.toml that differ, with both values."""
-    there, here = found.get(part, {}), wanted[part]
+    there = found.get(part, {})
+    here = wanted.get(part, there)
     names = [n for n in sorted({*there, *here}) if there.get(n) != here.get(n)]
     return "; ".join(f"{n} is {there.get(n, 'unset')} there, {here.get(n, 'unset')} here" for n in names)
 

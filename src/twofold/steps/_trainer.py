@@ -21,7 +21,7 @@ from twofold import files, noise, pooling, runs
 from twofold.backbones import unet as unets
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
-from twofold.errors import BadRun
+from twofold.errors import BadRun, BadSetting
 from twofold.heads.ridge import Ridge
 from twofold.steps import _schedule
 
@@ -62,6 +62,11 @@ class Trainer:
         self.recipe = recipe
         where = place(recipe.device, "fp32").device
         mixed = "no" if recipe.precision == "fp32" else recipe.precision
+        if where.index is not None:
+            if runs.processes() > 1:
+                raise BadSetting(f"--device {where} is one GPU, for {runs.processes()} processes. Give cuda.")
+            # accelerate takes the current GPU.
+            torch.cuda.set_device(where)
         # accelerate keeps one state a process; another training in it may have another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
         self._accelerator = Accelerator(mixed_precision=mixed, cpu=where.type == "cpu")

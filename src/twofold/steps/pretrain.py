@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import files, runs
+from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.errors import BadRun, BadSetting, Diverged
 from twofold.records import Number, Outcome
@@ -32,28 +33,34 @@ class Config(Settings):
 
     data: str = setting(help="data set to learn from; its labels are not used")
     out: Path = setting(help="folder of the run", identity=False)
-    images: int = setting(100_000, help="length of training, in images seen", least=1)
-    batch: int = setting(64, help="images per update, over all processes", least=1)
+    images: int = setting(100_000, help="length of training, in images seen", least=1, most=10**12)
+    batch: int = setting(64, help="images per update, over all processes", least=1, most=10**6)
     lr: float = setting(2e-3, help="peak learning rate of AdamW", least=0)
-    warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0)
-    ema: int = setting(9_000, help="half-life of the weight average, in images", least=0)
+    warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0, most=10**12)
+    ema: int = setting(9_000, help="half-life of the weight average, in images", least=0, most=10**12)
     clip: float = setting(1.0, help="largest norm of the gradient; 0: no clipping", least=0)
     widths: tuple[int, ...] | None = setting(
-        None, help="channels of each level, finest first; none: from the image size", least=1, repeats=True
+        None,
+        help="channels of each level, finest first; none: from the image size",
+        least=1,
+        most=16_384,
+        repeats=True,
     )
-    layers: int | None = setting(None, help="ResBlocks a level; none: 1 up to 16 pixels, else 2", least=1)
-    size: int | None = setting(None, help="side of the training images in pixels; none: the data set's own", least=4)
-    steps: int = setting(1000, help="noise steps T of the linear schedule 1e-4..0.02", least=2)
+    layers: int | None = setting(None, help="ResBlocks a level; none: 1 up to 16 pixels, else 2", least=1, most=64)
+    size: int | None = setting(
+        None, help="side of the training images in pixels; none: the data set's own", least=4, most=8192
+    )
+    steps: int = setting(1000, help="noise steps T of the linear schedule 1e-4..0.02", least=2, most=100_000)
     probe_every: int | None = setting(
-        None, help="images between probe scores on val; 0: never; none: six in a run", least=0
+        None, help="images between probe scores on val; 0: never; none: six in a run", least=0, most=10**12
     )
-    save_every: int = setting(10_000, help="images between checkpoints", least=1, identity=False)
-    log_every: int = setting(1_280, help="images between lines of metrics.jsonl", least=1)
+    save_every: int = setting(10_000, help="images between checkpoints", least=1, most=10**12, identity=False)
+    log_every: int = setting(1_280, help="images between lines of metrics.jsonl", least=1, most=10**12)
     resume: bool = setting(
         False, help="insist on continuing: an error where there is nothing to continue", identity=False
     )
     seed: int = setting(0, help="seed of weights, order, steps and noise", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("fp32", help="number format of training", choices=("fp32", "bf16", "fp16"))
 
 
@@ -61,6 +68,7 @@ def run(config: Config) -> Outcome:
     """Train to the end, from the last checkpoint if there is one."""
     if config.resume and not (config.out / "config.toml").exists():
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
+    backbones.place(config.device, "fp32")
     dataset = datasets.load(config.data, sealed=("test",))
     side = _side(config, dataset)
     inputs = {"data": dataset.fingerprint}
