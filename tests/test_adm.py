@@ -221,6 +221,16 @@ def test_bad_files_are_one_clear_line(tmp_path: Path, command: Any) -> None:
     refused(good, "adm.json")
 
 
+def test_files_of_torchs_oldest_format_are_read(tmp_path: Path, command: Any) -> None:
+    path = adm(tmp_path)
+    state, before = torch.load(path, weights_only=True), command("blocks", f"adm:{path}")
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    assert command("blocks", f"adm:{path}") == before and before[0] == 0
+    x = torch.randn(1, 3, 16, 16)
+    wanted, _ = run(state, Flags(), x, torch.tensor([30]))
+    assert relative(load(path).features(x, 30, [3])[3], wanted[2]) < 1e-5
+
+
 def test_published_files_need_no_flags(tmp_path: Path) -> None:
     """The name of a published file stands for the flags that its shapes leave open."""
     from twofold.backbones.adm import PUBLISHED

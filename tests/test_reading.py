@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import twofold
 from twofold.steps import _batching
@@ -102,6 +104,28 @@ def test_the_label_is_part_of_what_features_are(tmp_path: Path, command: Any) ->
     assert code == 2 and "0 to 9" in err
     code, _, err = command("extract", "--model", "pixels:8", "--data", "digits", "--out", tmp_path / "y", "--label", 1)
     assert code == 2 and "knows no classes" in err
+
+
+@pytest.mark.parametrize("model", ["run", "torchvision:resnet18?untrained", "timm:test_resnet?untrained"])
+def test_compiled_networks_read_the_same(model: str, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler itself is left out (it takes minutes); what it is given and when it is called is the same."""
+    called: list[object] = []
+
+    def compiler(module: Any, _inputs: object) -> Any:
+        called.append(module)
+        return module.forward
+
+    monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend=compiler))
+    name = str(tiny_run) if model == "run" else model
+    plain = twofold.load_backbone(name, device="cpu", precision="fp32")
+    compiled = twofold.load_backbone(name, device="cpu", precision="fp32", compile=True)
+    side, t = plain.image_size, 30 if model == "run" else None
+    x = plain.preprocess(torch.randint(0, 256, (3, 3, side, side), dtype=torch.uint8))
+    middle, last = len(plain.blocks) // 2, len(plain.blocks)
+    for asked in ([middle], [middle, last]):
+        here, there = (b.features(x, t, asked) for b in (plain, compiled))
+        assert all(torch.allclose(here[b], there[b], atol=1e-4) for b in asked)
+    assert called
 
 
 def test_auto_is_a_word_for_the_batch(tmp_path: Path, command: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from twofold import cli, files, results
 from twofold.errors import BadRun, BadSetting, UserError
 from twofold.records import Score
-from twofold.steps import report
+from twofold.steps import _drawn, report
 
 HOSTILE = "<script>alert(1)</script>"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -170,6 +170,16 @@ def test_section_without_a_run_is_absent(tmp_path):
     seen = Reader(write([sample_run(tmp_path / "only", "diffusers:some/model")], tmp_path / "page"))
     assert [about["id"] for tag, about in seen.tags if tag == "section"] == ["samples", "commands"]
     assert "diffusers:some/model" in seen.text
+
+
+def test_only_the_images_of_the_run_count(tmp_path):
+    run = sample_run(tmp_path / "sample", "m")
+    (run / "grid.png").unlink()
+    # What a killed writer leaves, and what somebody else put there.
+    (run / "images" / f"{files.UNFINISHED}x.png").write_bytes(b"half")
+    (run / "images" / "000004.png").write_bytes(b"not of this run, which has four")
+    assert "All images that m generated" in Reader(write([run], tmp_path / "page")).text
+    assert [path.name for path in _drawn.written(run, 4)] == [f"{k:06d}.png" for k in range(4)]
 
 
 def test_scores_are_grouped_sorted_and_controls_marked(page):

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from twofold import _telling, registry, settings
+from twofold import _telling, registry, runs, settings
 from twofold.errors import BadSetting, TwofoldError, unknown
 from twofold.records import Outcome
 
@@ -75,9 +75,11 @@ def _run(arguments: list[str]) -> int:
     values = {**_from_file(given.pop("config")), **{n: v for n, v in given.items() if v not in (None, [])}}
     shown_as_json, quiet = values.pop("json", False), values.pop("quiet", False)
     config = settings.build(module.Config, values, verb)
-    _telling.to_stderr(quiet)
+    # Of processes that were started together, one speaks for all; what goes wrong in another it says itself.
+    _telling.to_stderr(quiet or not runs.is_main())
     outcome: Outcome = module.run(config)
-    print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
+    if runs.is_main():
+        print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
     return 0
 
 

@@ -9,6 +9,7 @@ finished.json    what the command gave back; its presence means done
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shlex
 import sys
@@ -29,10 +30,17 @@ UNFINISH = "Delete it and run the same command again."
 
 @dataclass(frozen=True)
 class Run:
-    """An open run folder."""
+    """An open run folder.
+
+    Attributes:
+        folder: where it is.
+        verb: the command that writes it.
+        writes: whether this process writes; of several that make one run together, only the first does.
+    """
 
     folder: Path
     verb: str
+    writes: bool = True
 
     @property
     def finished(self) -> dict[str, Any] | None:
@@ -56,23 +64,42 @@ class Run:
 
     def finish(self, facts: dict[str, Any]) -> None:
         """Mark the run done."""
-        files.write_json(self.folder / "finished.json", facts)
+        if self.writes:
+            files.write_json(self.folder / "finished.json", facts)
+
+
+def processes() -> int:
+    """How many processes a launcher (torchrun, accelerate) started together; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def is_main() -> bool:
+    """Whether this process is the first of those started together."""
+    return processes() == 1 or int(os.environ.get("RANK") or 0) == 0
 
 
 @contextmanager
-def opened(folder: Path, verb: str, config: Any, inputs: Mapping[str, str] | None = None) -> Iterator[Run]:
+def opened(
+    folder: Path, verb: str, config: Any, inputs: Mapping[str, str] | None = None, *, together: bool = False
+) -> Iterator[Run]:
     """Make or continue the run of `verb` with these settings in `folder`.
 
     Args:
         folder, verb, config: whose run it is.
         inputs: what it is made from, by name: a hash or another short word that changes where the content behind
             a setting does (a setting holds the path of a model, not its weights).
+        together: the processes of a launcher make this run together: the first checks, locks and writes, the others
+            only read.
 
     Raises:
         BadRun: the folder holds something else, a run of other settings or inputs, or another process writes to it.
     """
+    if together and not is_main():
+        yield Run(folder, verb, writes=False)
+        return
     described = _describe(verb, config, inputs or {})
     _claim(folder, described)
+    folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         # Before the lock this was looked at for a quick answer; only what is seen under it holds.
         _claim(folder, described)
@@ -103,15 +130,20 @@ def progress(total: int, title: str, *, done: int = 0, unit: str = "images") -> 
     return Bar(total, title, done=done, unit=unit)
 
 
+def check_free(folder: Path, verb: str, config: Any) -> None:
+    """Raise `BadRun` where `folder` may not hold this run, whatever it is made from; nothing is made."""
+    described = _describe(verb, config, {})
+    _claim(folder, {name: value for name, value in described.items() if name != "inputs"})
+
+
 def _claim(folder: Path, wanted: dict[str, Any]) -> None:
-    """Check that `folder` may hold this run, and make it."""
+    """Check that `folder` may hold this run."""
     if folder.exists() and not folder.is_dir():
         raise BadRun(f"{folder} is a file. Give --out a folder that does not exist yet.")
     if (folder / "config.toml").exists():
         _check_same(folder, wanted)
     elif folder.exists() and any(not _own(p) for p in folder.iterdir()):
         raise BadRun(f"{folder} holds files that no run wrote. Give --out an empty or a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _own(path: Path) -> bool:
@@ -134,7 +166,8 @@ def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
 
 def _changed(found: dict[str, Any], wanted: dict[str, Any], part: str) -> str:
     """The names of one part of config.toml that differ, with both values."""
-    there, here = found.get(part, {}), wanted[part]
+    there = found.get(part, {})
+    here = wanted.get(part, there)
     names = [n for n in sorted({*there, *here}) if there.get(n) != here.get(n)]
     return "; ".join(f"{n} is {there.get(n, 'unset')} there, {here.get(n, 'unset')} here" for n in names)
 

@@ -23,6 +23,8 @@ from typing import Any
 
 from twofold.errors import BadSetting, unknown
 
+LONGEST_SHOWN = 40  # characters of a wrong value in a message
+
 
 class Settings:
     """What every Config is: its values are converted to their kinds and held against what each setting allows.
@@ -121,7 +123,7 @@ def read_file(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadSetting(f"--config {path} cannot be read: {error.strerror}. Give a TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise BadSetting(f"--config {path} is not TOML: {error}. Write one `name = value` a line.") from error
     return {name.replace("-", "_"): value for name, value in content.items()}
 
@@ -140,7 +142,7 @@ def _value(field: dataclasses.Field[Any], kind: Any, given: Any, verb: str) -> A
     try:
         value = _convert(kind, given)
     except (TypeError, ValueError) as error:
-        raise BadSetting(f"{verb} {_flag(field)} must be {_words(kind)}, not {given!r}.") from error
+        raise BadSetting(f"{verb} {_flag(field)} must be {_words(kind)}, not {_shown(given)!r}.") from error
     several = value if isinstance(value, tuple) else (value,)
     for one in several:
         _check(field, one, given, verb)
@@ -156,9 +158,15 @@ def _check(field: dataclasses.Field[Any], one: Any, given: Any, verb: str) -> No
     if choices and one not in choices:
         raise unknown(f"value for {_flag(field)}:", str(one), choices)
     if least is not None and not one >= least:
-        raise BadSetting(f"{verb} {_flag(field)} must be at least {least:g}, not {given}.")
+        raise BadSetting(f"{verb} {_flag(field)} must be at least {least}, not {_shown(given)}.")
     if most is not None and not one <= most:
-        raise BadSetting(f"{verb} {_flag(field)} must be at most {most:g}, not {given}.")
+        raise BadSetting(f"{verb} {_flag(field)} must be at most {most}, not {_shown(given)}.")
+
+
+def _shown(given: Any) -> str:
+    """What was given, cut where it is too long for one line."""
+    text = str(given)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _convert(kind: Any, given: Any) -> Any:

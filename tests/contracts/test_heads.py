@@ -88,6 +88,18 @@ def test_settled_keeps_what_val_chose(head: Head, blobs: tuple[np.ndarray, np.nd
     np.testing.assert_allclose(again.scores(x), head.scores(x), rtol=1e-3, atol=1e-3)
 
 
+def test_the_loss_of_answers_that_are_right_and_sure_is_small(head: Head, blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    """Scores of every kind lie on the scale of class indicators when they are judged."""
+    x, y = blobs
+    scores = head.fit(x, y, val=(x, y)).scores(x)
+    even = np.square(np.eye(3) - 1 / 3).mean()
+    assert 0 <= head.loss(scores, y) < even / 3
+    # Labels that are wrong, and labels that it does not know, cost more.
+    wrong = np.array([5, 9, 2])[np.searchsorted([2, 5, 9], y)]
+    assert head.loss(scores, wrong) > even
+    assert head.loss(scores, np.full_like(y, 7)) > head.loss(scores, y)
+
+
 def test_a_class_that_val_has_and_train_lacks_is_only_wrong(head: Head, blobs: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = blobs
     known = y != 9
@@ -113,3 +125,11 @@ def test_asked_before_it_learned(head: Head) -> None:
 def test_wrong_input_is_one_clear_line(head: Head, x: np.ndarray, y: list[float], says: str) -> None:
     with pytest.raises(BadData, match=says):
         head.fit(x, y)
+
+
+def test_log_odds_are_judged_as_probabilities() -> None:
+    """Further from the boundary is surer, not worse."""
+    head = base.load("logistic").fit(np.array([[0.0], [1.0], [0.1], [0.9]]), np.array([0, 1, 0, 1]))
+    sure, surer = (np.array([[m, -m], [-m, m]], np.float32) for m in (1, 10))
+    found = [head.loss(scores, [0, 1]) for scores in (sure, surer)]
+    assert found == pytest.approx([(1 / (1 + np.exp(2))) ** 2, 0], abs=1e-6)

@@ -30,7 +30,7 @@ class Recognised(Analysis):
     needs = ("real", "real_labels", "held_out", "generated")
 
     def measure(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> Iterator[Score]:
-        """Yield `sure` of held-out images, `sure` of generated ones, `sure_ratio`, and `classes_seen`.
+        """Yield `sure` of held-out images, `sure` of generated ones, `sure_ratio`, and the `classes_seen` of these.
 
         The tables hold pixels or features: real [N, D] with real_labels [N], held_out [M, D], generated [G, D].
         """
@@ -52,7 +52,8 @@ class Recognised(Analysis):
         yield Score("sure", float(real.mean()), "test", len(real), (), *bootstrap_interval(real), about)
         yield Score("sure", float(made.mean()), "generated", len(made), (), *bootstrap_interval(made), about)
         yield Score("sure_ratio", float(made.mean() / max(real.mean(), 1e-9)), "generated", len(made), (), about=about)
-        seen_counts = np.bincount(chances.argmax(1), minlength=len(judge.classes_))
+        # An image that the classifier is not sure of has a likeliest class all the same, which says nothing.
+        seen_counts = np.bincount(chances[made].argmax(1), minlength=len(judge.classes_))
         seen = {**about, "counts": dict(zip(map(str, judge.classes_), seen_counts.tolist(), strict=True))}
         yield Score("classes_seen", float((seen_counts > 0).sum()), "generated", len(made), (), about=seen)
 

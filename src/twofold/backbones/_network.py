@@ -71,9 +71,8 @@ class DiffusionNetwork(DiffusionBackbone):
         self.preprocessing = parts.codec.settings
         self._places = {place.name: place for place in parts.places}
         if placement.compile:
-            for module in parts.compiled:
-                # The hooks sit on modules around these, so an early stop never leaves compiled code half way.
-                module.forward = torch.compile(module.forward)
+            # The hooks sit outside of these modules, so an early stop never leaves compiled code half way.
+            _taps.compile_each(parts.compiled)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

@@ -78,6 +78,13 @@ def hooked(hooks: Sequence[tuple[nn.Module, Hook]]) -> Iterator[None]:
             handle.remove()
 
 
+def compile_each(modules: Sequence[nn.Module]) -> None:
+    """Compile modules one by one, their hooks outside; code that layers share is compiled for each of their shapes."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64 * len(modules))
+    for module in modules:
+        module.forward = torch.compile(module.forward, dynamic=False)
+
+
 def survey(places: Sequence[Place], network: nn.Module, arguments: Mapping[str, Any]) -> tuple[Block, ...]:
     """Measure channels, size and share of the multiplications of each place in one whole forward pass.
 

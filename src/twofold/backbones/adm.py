@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ def _flags(path: Path) -> dict[str, Any]:
 def _state(path: Path, shapes_only: bool) -> dict[str, Tensor]:
     """The tensors of a file; nothing in it is ever executed."""
     try:
-        # Mapped, a file of which only shapes are asked costs no memory.
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True if shapes_only else None)
+        # Mapped, a file of which only shapes are asked costs no memory; torch's oldest format cannot be.
+        mapped = shapes_only and zipfile.is_zipfile(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise BadModel(
             f"adm:{path} holds more than tensors, or is no file of torch: it could run code and is refused. "

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 BlockName = int | str
 ARGUMENT_FREE = ("pixels",)
 WHAT_FOLLOWS = {"adm": "FILE.pt", "timm": "NAME[@FILE]", "torchvision": "NAME[@FILE]"}
+DEVICES = ("cpu", "cuda", "cuda:N", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MODEL_HELP = (
     "network to read: run:DIR, adm:FILE.pt, diffusers:DIR_OR_HUB_ID, timm:NAME[@FILE], torchvision:NAME[@FILE], "
@@ -146,7 +148,7 @@ class Backbone(ABC):
 
     def block(self, asked: BlockName) -> Block:
         """The block of a number or name; an unknown one is an error that says the range."""
-        key = int(asked) if isinstance(asked, str) and asked.isdecimal() else asked
+        key = int(asked) if isinstance(asked, str) and asked.isdecimal() and len(asked) < 10 else asked
         if key in self._by_name:
             return self._by_name[key]
         if isinstance(key, int):
@@ -248,14 +250,22 @@ def schemes() -> dict[str, list[str]]:
     return found
 
 
-def load(model: str, *, device: str | None = None, precision: str = "auto", compile: bool = False) -> Backbone:
+def load(
+    model: str,
+    *,
+    device: str | None = None,
+    precision: str = "auto",
+    compile: bool = False,
+    weightless: bool = False,
+) -> Backbone:
     """Load the backbone that a MODEL string names.
 
     Args:
         model: see the head of this file.
-        device: `cpu`, `cuda`, `cuda:1`, `mps`; None takes a GPU where there is one; `meta` reads no weights.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`; None takes a GPU where there is one.
         precision: `auto` (bf16 where the hardware multiplies it fast), `fp32`, `bf16`, `fp16`.
         compile: compile the network's inner blocks with torch.compile.
+        weightless: read no weights, for the shapes alone; nothing can be computed with it.
 
     Raises:
         UnknownName, BadModel, BadSetting: before any weights are read.
@@ -263,7 +273,8 @@ def load(model: str, *, device: str | None = None, precision: str = "auto", comp
     name = parse(model)
     member = _member(name)
     build = registry.find("backbones", member).build
-    backbone: Backbone = build(name, replace(place(device, precision), compile=compile))
+    where = _nowhere() if weightless else place(device, precision)
+    backbone: Backbone = build(name, replace(where, compile=compile))
     return backbone
 
 
@@ -294,17 +305,27 @@ def place(device: str | None, precision: str) -> Placement:
     return Placement(where, torch.bfloat16 if _fast_bf16(where) else torch.float32)
 
 
+def _nowhere() -> Placement:
+    """A placement for shapes alone."""
+    import torch
+
+    return Placement(torch.device("meta"), torch.float32)
+
+
 def _device(device: str | None) -> torch.device:
+    """A device that can compute; torch knows more names, such as `meta` and `cpu:7`, that mean nothing to a user."""
     import torch
 
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        where = torch.device(device)
-    except RuntimeError as error:
-        raise unknown("device", device, ["cpu", "cuda", "mps"]) from error
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,3})?", device):
+        raise unknown("device", device, DEVICES)
+    where = torch.device(device)
     if where.type == "cuda" and not torch.cuda.is_available():
         raise BadSetting("--device cuda: torch finds no CUDA GPU here. Leave --device out, or give cpu.")
+    if where.index is not None and where.index >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise BadSetting(f"--device {device}: there is no such GPU here. Give cuda:0{f' to cuda:{last}' * (last > 0)}.")
     if where.type == "mps" and not torch.backends.mps.is_available():
         raise BadSetting("--device mps: torch finds no Apple GPU here. Leave --device out, or give cpu.")
     return where

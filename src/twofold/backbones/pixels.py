@@ -17,6 +17,7 @@ from twofold.records import Block, Cost, ModelName
 SCHEMES = ("pixels",)
 
 DEFAULT_SIZE = 32
+LARGEST = 8192
 
 
 @final
@@ -63,8 +64,9 @@ def build(name: ModelName, placement: Placement) -> PixelsBackbone:
     """`pixels` reads at 32 x 32, `pixels:SIZE` at another size."""
     if name.untrained:
         raise BadSetting("pixels has no weights, so `?untrained` means nothing for it. Give `pixels`.")
-    if name.argument and not (name.argument.isdigit() and int(name.argument) > 0):
+    size = name.argument or str(DEFAULT_SIZE)
+    if not (size.isdecimal() and len(size) <= len(str(LARGEST)) and 0 < int(size) <= LARGEST):
         raise BadSetting(
-            f"pixels:{name.argument}: the part after the colon is the side in pixels, for instance pixels:8."
+            f"pixels:{size[:40]}: the part after the colon is the side, 1 to {LARGEST} pixels, for instance pixels:8."
         )
-    return PixelsBackbone(int(name.argument or DEFAULT_SIZE), placement)
+    return PixelsBackbone(int(size), placement)

@@ -38,7 +38,7 @@ class TimmBackbone(Backbone):
         )  # fmt: skip
         self.preprocessing = self._prepare.settings
         if placement.compile:
-            self._read = torch.compile(self._read)  # type: ignore[method-assign]
+            self._read = torch.compile(self._read, dynamic=False)  # type: ignore[method-assign]
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

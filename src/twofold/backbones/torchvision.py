@@ -39,8 +39,7 @@ class TorchvisionBackbone(Backbone):
         self.preprocessing = prepare.settings
         self._prepare = prepare
         if placement.compile:
-            for place in places(network):
-                place.module.forward = torch.compile(place.module.forward)
+            _taps.compile_each([place.module for place in places(network)])
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

@@ -20,9 +20,11 @@ class Head(ABC):
 
     Attributes:
         classes_: int64 [K], the labels seen in `fit`, ascending; columns of the scores.
+        log_odds: whether the scores are logarithms of probabilities up to a constant.
     """
 
     classes_: Labels
+    log_odds: bool = False
 
     @abstractmethod
     def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
@@ -51,10 +53,26 @@ class Head(ABC):
         labels: Labels = self.classes_[self.scores(x).argmax(1)]
         return labels
 
+    def loss(self, scores: Matrix, y: ArrayLike) -> float:
+        """Mean squared distance of scores [N, K] to the class indicators of labels int [N]; of log-odds, by softmax.
+
+        For comparing answers that are right equally often.
+        """
+        wanted = (np.asarray(y)[:, None] == self.classes_).astype(np.float64)
+        guess = _softmax(scores) if self.log_odds else scores
+        return float(np.square(guess - wanted).mean())
+
     def check_fitted(self) -> None:
         """Raise `NotFitted` before `fit`."""
         if not hasattr(self, "classes_"):
             raise NotFitted(f"{type(self).__name__} was asked for scores before it learned. Call fit(x, y) first.")
+
+
+def _softmax(scores: Matrix) -> NDArray[np.float64]:
+    """Probabilities [N, K] of log-odds."""
+    odds = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
+    chances: NDArray[np.float64] = odds / odds.sum(1, keepdims=True)
+    return chances
 
 
 def load(name: str) -> Head:

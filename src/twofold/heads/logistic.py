@@ -31,6 +31,8 @@ class Logistic(Head):
         most_steps: L-BFGS steps a strength.
     """
 
+    log_odds = True
+
     def __init__(
         self, strengths: tuple[float, ...] = STRENGTHS, tolerance: float = 1e-6, most_steps: int = 500
     ) -> None:

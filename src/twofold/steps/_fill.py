@@ -40,12 +40,16 @@ SIGMAS = (0.01, 0.05, 0.11, 0.18, 0.31, 0.52, 1.2)
 class Reading(Settings):
     """How features are read, apart from where: the settings that extract, select and probe share."""
 
-    draws: int = setting(1, help="noise samples an image, averaged", least=1)
-    label: int | None = setting(None, help="class number told to a class-conditional model; none: no class", least=0)
+    draws: int = setting(1, help="noise samples an image, averaged", least=1, most=10**4)
+    label: int | None = setting(
+        None, help="class number told to a class-conditional model; none: no class", least=0, most=10**9
+    )
     dtype: str = setting("float16", help="number format in the store", choices=("float16", "float32"))
-    batch: int | None = setting(None, none="auto", help="images a forward pass; auto: what memory allows", least=1)
+    batch: int | None = setting(
+        None, none="auto", help="images a forward pass; auto: what memory allows", least=1, most=10**6
+    )
     seed: int = setting(0, help="seed of the noise, and of shots", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
     compile: bool = setting(False, help="compile the network's inner blocks; pays on a GPU", identity=False)
 

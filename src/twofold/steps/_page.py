@@ -14,6 +14,7 @@ from typing import Any
 from twofold import files, plots, results, runs
 from twofold.errors import BadRun
 from twofold.records import Kinds, Number, Score, check, number_text
+from twofold.steps import _drawn
 
 PICTURE_BYTES = 2_000_000  # a larger picture is shrunk, since the page carries it
 PICTURE_SIDE = 1600  # pixels of the longer side of a shrunk picture
@@ -23,6 +24,7 @@ SHARES = ("top1", "top5", "accuracy", "recognised", "sure")
 MEANINGS = {
     "sure": "images that a classifier of real ones is sure of",
     "sure_ratio": "generated over real",
+    "classes_seen": "classes among the images it is sure of",
 }
 LEAVE_OUT = "Leave this run out, or make it again in another folder."
 
@@ -112,13 +114,18 @@ def undamaged(path: Path) -> Iterator[None]:
 
 def samples(run: RunFolder) -> dict[str, Any]:
     """Picture, facts and scores of a run of `sample`."""
-    drawn = sorted((run.folder / "images").glob("*.png"))
+    drawn = _drawn.written(run.folder, _wanted(run))
     said = {name: run.setting(name) for name in ("model", "num", "sampler", "steps", "seed")}
     counts = {"drawn": len(drawn), "shown": min(len(drawn), GRID_MOST)}
     names = {s.name for s in run.scores}
     meanings = [(name.replace("_", " "), told) for name, told in MEANINGS.items() if name in names]
     scores = [_plain(s) for s in run.scores]
     return {"picture": _grid(run, drawn), "scores": scores, "meanings": meanings, **counts, **said}
+
+
+def _wanted(run: RunFolder) -> int:
+    with undamaged(run.folder / "config.toml"):
+        return int(run.settings["num"])
 
 
 def _grid(run: RunFolder, drawn: Sequence[Path]) -> dict[str, Any] | None:

@@ -34,10 +34,13 @@ class Draw:
 def draw(seed: int, numbers: range, rows: int, shape: tuple[int, ...], steps: int) -> Draw:
     """Row, step and noise of each image number; every epoch is a fresh permutation of all rows."""
     chances = [noise.generator(seed, n, purpose=noise.TRAINING) for n in numbers]
+    # In this order: the step of an image is drawn before its noise.
+    drawn_steps = np.array([chance.integers(0, steps) for chance in chances], dtype=np.int64)
+    own = [chance.standard_normal(shape, dtype=np.float32) for chance in chances]
     return Draw(
         rows=np.array([_order(seed, n // rows, rows)[n % rows] for n in numbers], dtype=np.int64),
-        steps=np.array([chance.integers(0, steps) for chance in chances], dtype=np.int64),
-        noise=np.stack([chance.standard_normal(shape, dtype=np.float32) for chance in chances]),
+        steps=drawn_steps,
+        noise=np.stack(own) if own else np.empty((0, *shape), dtype=np.float32),
     )
 
 

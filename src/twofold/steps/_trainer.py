@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,17 +17,18 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from twofold import files, noise, pooling
+from twofold import files, noise, pooling, runs
 from twofold.backbones import unet as unets
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
-from twofold.errors import BadRun
+from twofold.errors import BadRun, BadSetting
 from twofold.heads.ridge import Ridge
 from twofold.steps import _schedule
 
 # Where the cheap probe reads while training: the middle of the useful range of every model met so far.
 PROBE_SIGMA = 0.18
 PROBE_ROWS = 2000
+CHECK_IMAGES = 8  # images on which weights are tried before they are kept
 ATTENTION_UP_TO = 16  # maps of this side or smaller get attention, as in Ho et al. 2020
 
 
@@ -58,6 +62,11 @@ class Trainer:
         self.recipe = recipe
         where = place(recipe.device, "fp32").device
         mixed = "no" if recipe.precision == "fp32" else recipe.precision
+        if where.index is not None:
+            if runs.processes() > 1:
+                raise BadSetting(f"--device {where} is one GPU, for {runs.processes()} processes. Give cuda.")
+            # accelerate takes the current GPU.
+            torch.cuda.set_device(where)
         # accelerate keeps one state a process; another training in it may have another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
         self._accelerator = Accelerator(mixed_precision=mixed, cpu=where.type == "cpu")
@@ -80,51 +89,81 @@ class Trainer:
         self.seen = self.saved = 0
         self.lr = 0.0
         self.told = ""
+        # Reading a loss waits for the device, so losses wait until one is asked for.
+        self._unread: list[Tensor] = []
+        self._losses: list[float] = []
 
-    def update(self) -> Tensor:
-        """One optimizer step on the next images; gives their loss without waiting for it."""
-        share = self._share()
-        drawn = _schedule.draw(self.recipe.seed, share, len(self._images), self._images.shape[1:], self.recipe.steps)
-        x = self._images[torch.from_numpy(drawn.rows)]
-        steps = torch.from_numpy(drawn.steps).to(x.device)
-        eps = torch.from_numpy(drawn.noise).to(x.device)
-        x_t = self._backbone.noised(x, steps, eps).contiguous(memory_format=torch.channels_last)
+    def update(self) -> None:
+        """One optimizer step on the next images; their loss is kept without waiting for it."""
+        share, count = self._share(), min(self.recipe.batch, self.recipe.images - self.seen)
+        # All processes must take part, so one without a share takes an image that does not count.
+        loss = self._loss(self._unet, share or range(self.seen, self.seen + 1))
+        # Gradients are averaged over processes; so weighted, the average is that of the images, as in one process.
+        loss = loss * (len(share) * self._accelerator.num_processes / count)
         self._set_rate()
-        with self._accelerator.autocast():
-            predicted = self._unet(x_t, steps).sample
-        # Ho et al. 2020, eq. 14: the mean squared error of the predicted noise.
-        loss: Tensor = (predicted.float() - eps).square().mean()
         self._accelerator.backward(loss)
-        self._accelerator.clip_grad_norm_(self._parameters, self.recipe.clip)
+        if self.recipe.clip:
+            self._accelerator.clip_grad_norm_(self._parameters, self.recipe.clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._ema.step(self._parameters)
-        self.seen += min(self.recipe.batch, self.recipe.images - self.seen)
-        return loss.detach()
+        self.seen += count
+        self._unread.append(loss.detach())
 
-    def mean_loss(self, losses: list[Tensor]) -> float:
-        """Mean over updates and processes."""
-        return float(self._accelerator.gather(torch.stack(losses).mean().reshape(1)).mean())
+    def losses(self) -> list[float]:
+        """The loss of every update since `mean_loss` was last asked for, each the mean over its images."""
+        if self._unread:
+            self._losses += self._accelerator.gather(torch.stack(self._unread)[None]).mean(0).tolist()
+            self._unread = []
+        return self._losses
+
+    def mean_loss(self) -> float:
+        """Mean over the updates since it was last asked for."""
+        losses = self.losses()
+        self._losses = []
+        return sum(losses) / len(losses)
+
+    def sound(self) -> bool:
+        """Whether the last update left something to go on from: finite weights, average and moments, and a finite loss.
+
+        Finite weights may still be so large that every loss is infinite, so both networks see some images again.
+        """
+        moments = [v for state in self._optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
+        kept = (*self._parameters, *self._ema.shadow_params, *moments)
+        finite = all(bool(tensor.isfinite().all()) for tensor in kept)
+        if finite:
+            with self._averaged():
+                finite = math.isfinite(self._last_loss())
+        return all(self._gathered(int(finite and math.isfinite(self._last_loss()))))
+
+    def check_together(self) -> None:
+        """Raise `BadRun` where several processes were started, but would not train one network together."""
+        started = runs.processes()
+        if self._accelerator.num_processes != started:
+            raise BadRun(f"{started} processes were started, but cannot find one another. Start them with torchrun.")
+        if len(set(self._gathered(self.seen))) > 1:
+            raise BadRun("The processes see different checkpoints. Give --out a folder that all of them share.")
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        self._accelerator.wait_for_everyone()
 
     def probe(self) -> float:
         """Accuracy on val of a ridge head on the averaged network's middle and first decoder blocks."""
-        self._ema.store(self._parameters)
-        self._ema.copy_to(self._parameters)
-        try:
+        with self._averaged():
             x, y = self._features("train")
             val = self._features("val")
-            head = Ridge().fit(x, y, val=val)
-            return float((head.predict(val[0]) == val[1]).mean())
-        finally:
-            self._ema.restore(self._parameters)
+        head = Ridge().fit(x, y, val=val)
+        return float((head.predict(val[0]) == val[1]).mean())
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of training depends on, at once."""
-        self.saved = self.seen
+        losses, self.saved = self.losses(), self.seen
         if not self.is_main:
             return
         state = {
             "seen": self.seen,
+            "losses": losses,
             "unet": self._accelerator.unwrap_model(self._unet).state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "ema": self._ema.state_dict(),
@@ -146,6 +185,7 @@ class Trainer:
             self._ema.to(self._accelerator.device)
             if self._accelerator.scaler:
                 self._accelerator.scaler.load_state_dict(state["scaler"])
+            self._losses = list(state["losses"])
         except Exception as error:
             raise BadRun(f"{path} is damaged and cannot be continued from. Delete it to start again.") from error
         self.seen = self.saved = int(state["seen"])
@@ -159,6 +199,40 @@ class Trainer:
         """Preprocessed images of a split, in memory."""
         rows = self._dataset.build(split)
         return self._backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
+
+    def _loss(self, unet: Any, numbers: range) -> Tensor:
+        """Mean squared error of the noise predicted for images of these numbers (Ho et al. 2020, eq. 14)."""
+        drawn = _schedule.draw(self.recipe.seed, numbers, len(self._images), self._images.shape[1:], self.recipe.steps)
+        x = self._images[torch.from_numpy(drawn.rows)]
+        steps = torch.from_numpy(drawn.steps).to(x.device)
+        eps = torch.from_numpy(drawn.noise).to(x.device)
+        x_t = self._backbone.noised(x, steps, eps).contiguous(memory_format=torch.channels_last)
+        with self._accelerator.autocast():
+            predicted = unet(x_t, steps).sample
+        loss: Tensor = (predicted.float() - eps).square().mean()
+        return loss
+
+    @torch.no_grad()
+    def _last_loss(self) -> float:
+        """Loss of some images of the last update, with the weights as they are now."""
+        some = range(max(0, self.seen - CHECK_IMAGES), self.seen)
+        return float(self._loss(self._accelerator.unwrap_model(self._unet), some))
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in the network's place."""
+        self._ema.store(self._parameters)
+        self._ema.copy_to(self._parameters)
+        try:
+            yield
+        finally:
+            self._ema.restore(self._parameters)
+
+    def _gathered(self, value: int) -> list[int]:
+        """A whole number of every process."""
+        here = torch.tensor([value], device=self._accelerator.device)
+        found: list[int] = self._accelerator.gather(here).tolist()
+        return found
 
     def _share(self) -> range:
         """This process's part of the next batch's image numbers; the last batch may be smaller."""

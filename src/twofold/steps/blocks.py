@@ -19,7 +19,7 @@ class Config(Settings):
 
 def run(config: Config) -> Outcome:
     """Measure the blocks in one forward pass of shapes alone; no weights are read."""
-    backbone = backbones.load(config.model, device="meta", precision="fp32")
+    backbone = backbones.load(config.model, weightless=True)
     rows = [("b", "name", "channels", "size", "cost up to here")]
     for b in backbone.blocks:
         rows.append((str(b.number), b.name, str(b.channels), f"{b.size}x{b.size}", f"{100 * b.share:.1f} %"))

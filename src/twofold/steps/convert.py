@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from twofold import files
 from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
 from twofold.errors import BadModel, BadRun
@@ -33,10 +33,9 @@ def run(config: Config) -> Outcome:
     pipeline = backbone.pipeline() if isinstance(backbone, DiffusionBackbone) else None
     if pipeline is None:
         raise BadModel(f"{config.model} has no other form: convert turns adm:FILE.pt and runs into diffusers folders.")
-    scratch = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(scratch, ignore_errors=True)
-    pipeline.save_pretrained(scratch)
-    if out.exists():
-        out.rmdir()
-    scratch.rename(out)
+    with files.scratch(out.with_name(f".{out.name}.unfinished")) as scratch:
+        pipeline.save_pretrained(scratch)
+        if out.exists():
+            out.rmdir()
+        scratch.rename(out)
     return Outcome({"folder": str(out)}, f"{out}: read it as diffusers:{out}.")

@@ -24,7 +24,7 @@ class Config(_fill.Reading):
     t: tuple[float, ...] | None = setting(None, help="noise steps in the model's own unit; none: a ladder of sigmas")
     sigma: tuple[float, ...] | None = setting(None, help="noise-to-signal ratios instead of --t")
     pool: tuple[int, ...] = setting(
-        (1, 2), help="sides of the grid that maps are averaged to; 0 keeps the map", least=0
+        (1, 2), help="sides of the grid that maps are averaged to; 0 keeps the map", least=0, most=8192
     )
 
 

@@ -7,11 +7,14 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import files, runs
+from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.errors import BadRun, BadSetting, Diverged
 from twofold.records import Number, Outcome
@@ -30,28 +33,34 @@ class Config(Settings):
 
     data: str = setting(help="data set to learn from; its labels are not used")
     out: Path = setting(help="folder of the run", identity=False)
-    images: int = setting(100_000, help="length of training, in images seen", least=1)
-    batch: int = setting(64, help="images per update, over all processes", least=1)
+    images: int = setting(100_000, help="length of training, in images seen", least=1, most=10**12)
+    batch: int = setting(64, help="images per update, over all processes", least=1, most=10**6)
     lr: float = setting(2e-3, help="peak learning rate of AdamW", least=0)
-    warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0)
-    ema: int = setting(9_000, help="half-life of the weight average, in images", least=0)
-    clip: float = setting(1.0, help="largest norm of the gradient", least=0)
+    warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0, most=10**12)
+    ema: int = setting(9_000, help="half-life of the weight average, in images", least=0, most=10**12)
+    clip: float = setting(1.0, help="largest norm of the gradient; 0: no clipping", least=0)
     widths: tuple[int, ...] | None = setting(
-        None, help="channels of each level, finest first; none: from the image size", least=1, repeats=True
+        None,
+        help="channels of each level, finest first; none: from the image size",
+        least=1,
+        most=16_384,
+        repeats=True,
     )
-    layers: int | None = setting(None, help="ResBlocks a level; none: 1 up to 16 pixels, else 2", least=1)
-    size: int | None = setting(None, help="side of the training images in pixels; none: the data set's own", least=4)
-    steps: int = setting(1000, help="noise steps T of the linear schedule 1e-4..0.02", least=2)
+    layers: int | None = setting(None, help="ResBlocks a level; none: 1 up to 16 pixels, else 2", least=1, most=64)
+    size: int | None = setting(
+        None, help="side of the training images in pixels; none: the data set's own", least=4, most=8192
+    )
+    steps: int = setting(1000, help="noise steps T of the linear schedule 1e-4..0.02", least=2, most=100_000)
     probe_every: int | None = setting(
-        None, help="images between probe scores on val; 0: never; none: six in a run", least=0
+        None, help="images between probe scores on val; 0: never; none: six in a run", least=0, most=10**12
     )
-    save_every: int = setting(10_000, help="images between checkpoints", least=1, identity=False)
-    log_every: int = setting(1_280, help="images between lines of metrics.jsonl", least=1)
+    save_every: int = setting(10_000, help="images between checkpoints", least=1, most=10**12, identity=False)
+    log_every: int = setting(1_280, help="images between lines of metrics.jsonl", least=1, most=10**12)
     resume: bool = setting(
         False, help="insist on continuing: an error where there is nothing to continue", identity=False
     )
     seed: int = setting(0, help="seed of weights, order, steps and noise", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("fp32", help="number format of training", choices=("fp32", "bf16", "fp16"))
 
 
@@ -59,14 +68,37 @@ def run(config: Config) -> Outcome:
     """Train to the end, from the last checkpoint if there is one."""
     if config.resume and not (config.out / "config.toml").exists():
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
+    backbones.place(config.device, "fp32")
     dataset = datasets.load(config.data, sealed=("test",))
     side = _side(config, dataset)
-    with runs.opened(config.out, "pretrain", config, {"data": dataset.fingerprint}) as run_:
+    inputs = {"data": dataset.fingerprint}
+    with runs.opened(config.out, "pretrain", config, inputs, together=True) as run_:
         if done := run_.again(_told):
             return done
-        facts = _train(config, run_, dataset, side)
+        with _company(config):
+            facts = _train(config, run_, dataset, side)
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
+
+
+@contextmanager
+def _company(config: Config) -> Iterator[None]:
+    """The company of the other processes, if several were started; whose connection breaks is told in one line."""
+    from torch import distributed
+
+    try:
+        yield
+    except RuntimeError as error:
+        if runs.processes() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+            raise BadRun(
+                f"Another of the {runs.processes()} processes that train {config.out} has ended; mend what it says, "
+                "then run the same command again. It goes on from the last checkpoint."
+            ) from error
+        raise
+    finally:
+        # Left open, a connection may keep the others waiting, or end this process with a crash instead of its message.
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> dict[str, Any]:
@@ -77,11 +109,16 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     if checkpoint.exists():
         trainer.restore(checkpoint)
         log.info("continuing after %s images", f"{trainer.seen:,}")
-    _cut(metrics, trainer.seen)
+    trainer.check_together()
+    if run_.writes:
+        _cut(metrics, trainer.seen)
     spent = _spent(metrics)
     with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
         _loop(config, trainer, bar, metrics, checkpoint, spent)
-    save_pipeline(trainer, run_.folder)
+    _check_weights(config, trainer, checkpoint)
+    if run_.writes:
+        save_pipeline(trainer, run_.folder)
+    trainer.wait()
     records = _notes(metrics)
     losses = [r["loss"] for r in records if "loss" in r][-5:]
     probes = [r["probe"] for r in records if "probe" in r]
@@ -96,51 +133,61 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
 def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint: Path, spent: float) -> None:
     """Update until all images are seen; what is due after an update is decided by the count of images alone."""
     probe_every = math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
-    started, pending = time.monotonic(), []
+    started = time.monotonic()
     while trainer.seen < config.images:
         before = trainer.seen
-        pending.append(trainer.update())
+        trainer.update()
         bar.advance(trainer.seen - before, trainer.told)
         last = trainer.seen >= config.images
-        if last or _due(before, trainer.seen, config.log_every):
-            loss = trainer.mean_loss(pending)
-            pending = []
-            if not math.isfinite(loss):
-                raise Diverged(_diverged(config, trainer.seen, loss, checkpoint))
+        note = last or _due(before, trainer.seen, config.log_every)
+        probe = probe_every > 0 and (last or _due(before, trainer.seen, probe_every))
+        save = last or trainer.seen - trainer.saved >= config.save_every
+        if note or probe or save:
+            _check_losses(config, trainer, checkpoint)
+        if note:
+            loss = trainer.mean_loss()
             trainer.told = f"loss {loss:.4f}"
             seconds = spent + time.monotonic() - started
-            _note(
-                trainer,
-                metrics,
-                {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)},
-            )
-        if probe_every and (last or _due(before, trainer.seen, probe_every)):
+            record = {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)}
+            _note(trainer, metrics, record)
+        if probe or save:
+            _check_weights(config, trainer, checkpoint)
+        if probe and trainer.is_main:
             _note(trainer, metrics, {"images": trainer.seen, "probe": trainer.probe()})
-        # Only a loss known to be finite may become a checkpoint, so it waits for the next look at it.
-        if not pending and (last or trainer.seen - trainer.saved >= config.save_every):
+        if save:
             trainer.save(checkpoint)
 
 
-def _diverged(config: Config, seen: int, loss: float, checkpoint: Path) -> str:
+def _check_losses(config: Config, trainer: Trainer, checkpoint: Path) -> None:
+    """Raise `Diverged` where the loss of an update was no finite number."""
+    for loss in trainer.losses():
+        if not math.isfinite(loss):
+            raise _diverged(config, f"The loss became {loss} before image {trainer.seen:,}", checkpoint)
+
+
+def _check_weights(config: Config, trainer: Trainer, checkpoint: Path) -> None:
+    """Raise `Diverged` where the weights must not be kept: a loss is measured before its update, so it says nothing."""
+    if not trainer.sound():
+        what = f"The loss became infinite or nan, or the weights did, with the update up to image {trainer.seen:,}"
+        raise _diverged(config, what, checkpoint)
+
+
+def _diverged(config: Config, what: str, checkpoint: Path) -> Diverged:
     kept = "the checkpoint before it is kept" if checkpoint.exists() else "there was no checkpoint yet"
-    return (
-        f"The loss became {loss} before image {seen:,} of {config.out}; {kept}. "
-        f"Start another run with a smaller --lr (it was {config.lr:g}) or a smaller --clip."
+    return Diverged(
+        f"{what} of {config.out}; {kept}. "
+        f"Start another run with a smaller --lr (it was {config.lr:g}) or a smaller --clip above 0."
     )
 
 
 def save_pipeline(trainer: Trainer, folder: Path) -> None:
     """Write the averaged network as a diffusers pipeline; model_index.json comes last and says it is whole."""
-    if not trainer.is_main:
-        return
-    scratch = folder / ".pipeline"
-    shutil.rmtree(scratch, ignore_errors=True)
-    trainer.pipeline().save_pretrained(scratch)
-    for part in ("unet", "scheduler"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-        (scratch / part).replace(folder / part)
-    (scratch / "model_index.json").replace(folder / "model_index.json")
-    shutil.rmtree(scratch)
+    with files.scratch(folder / ".pipeline") as scratch:
+        trainer.pipeline().save_pretrained(scratch)
+        for part in ("unet", "scheduler"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+            (scratch / part).replace(folder / part)
+        (scratch / "model_index.json").replace(folder / "model_index.json")
 
 
 def _side(config: Config, dataset: datasets.Dataset) -> int:

@@ -27,7 +27,7 @@ from twofold.store import Table
 log = logging.getLogger("twofold")
 
 # What must stand in the choice.json of a run of select.
-CHOICE = {"model": str, "data": str, "cell": str, "block": int, "t": Number | None, "pool": int}
+CHOICE = {"model": str, "backbone": str, "data": str, "cell": str, "block": int, "t": Number | None, "pool": int}
 SELECT_AGAIN = "Delete its folder and run `twofold select` again."
 CONTROLS = ("pixels", "untrained", "none")
 
@@ -43,10 +43,12 @@ class Config(_fill.Reading):
     block: str | None = setting(None, help="block number or name, instead of --choice")
     t: float | None = setting(None, help="noise step in the model's own unit, with --block")
     sigma: float | None = setting(None, help="noise-to-signal ratio instead of --t")
-    pool: int | None = setting(None, help="side of the grid that maps are averaged to, with --block; none: 1", least=1)
+    pool: int | None = setting(
+        None, help="side of the grid that maps are averaged to, with --block; none: 1", least=1, most=8192
+    )
     head: tuple[str, ...] = setting(("logistic",), help="heads to train")
-    shots: int = setting(0, help="labels a class to learn from; 0: all", least=0)
-    seeds: int = setting(1, help="how many seeds (of noise and of shots) are averaged", least=1)
+    shots: int = setting(0, help="labels a class to learn from; 0: all", least=0, most=10**9)
+    seeds: int = setting(1, help="how many seeds (of noise and of shots) are averaged", least=1, most=10**4)
     controls: tuple[str, ...] = setting(
         ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS, alone="none"
     )
@@ -203,8 +205,10 @@ def _chosen(folder: Path, config: Config, backbone: Backbone) -> Cell:
     if not path.exists():
         raise BadRun(f"{folder} holds no choice.json: it is not a finished run of `twofold select`. Run that first.")
     choice = files.read_json(path, CHOICE, advice=SELECT_AGAIN)
-    for name, here in (("model", config.model), ("data", config.data)):
-        if choice[name] != here:
+    # The same network may be named in several ways, and another may have come to stand behind the same name.
+    for name, same in (("model", choice["backbone"] == backbone.identity), ("data", choice["data"] == config.data)):
+        if not same:
+            here = getattr(config, name)
             raise BadRun(f"{path} chose for the {name} {choice[name]}, not for {here}. Give the choice of this {name}.")
     cell = Cell(Tap(choice["block"], choice["t"]), choice["pool"])
     if str(cell) != choice["cell"]:

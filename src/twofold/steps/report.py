@@ -34,7 +34,7 @@ def run(config: Config) -> Outcome:
     folders = _folders(config.runs)
     parent = _parent(folders)
     shown = [_page.read(folder, parent) for folder in folders]
-    _check_out(config.out)
+    check_out(config.out)
     text = _render(_content(shown))
     page = config.out / "index.html"
     try:
@@ -67,7 +67,7 @@ def _parent(folders: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
 
 
-def _check_out(out: Path) -> None:
+def check_out(out: Path) -> None:
     """Fail before any work where the page cannot or must not be written.
 
     Raises:

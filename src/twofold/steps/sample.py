@@ -13,6 +13,7 @@ from twofold.backbones.base import DiffusionBackbone
 from twofold.errors import BadModel, BadSetting
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
+from twofold.steps import _drawn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +30,12 @@ class Config(Settings):
 
     model: str = setting(help="diffusion model: run:DIR or diffusers:DIR")
     out: Path = setting(help="folder of the run: PNGs in images/, and grid.png", identity=False)
-    num: int = setting(64, help="number of images", least=1)
+    num: int = setting(64, help="number of images", least=1, most=10**7)
     sampler: str = setting("ddim", help="how noise is removed", choices=SAMPLERS)
-    steps: int = setting(50, help="forward passes an image", least=1)
-    batch: int = setting(100, help="images a forward pass", least=1)
+    steps: int = setting(50, help="forward passes an image", least=1, most=100_000)
+    batch: int = setting(100, help="images a forward pass", least=1, most=10**6)
     seed: int = setting(0, help="seed of the noise; image i depends on it and on i alone", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
 
@@ -52,23 +53,23 @@ def run(config: Config) -> Outcome:
     with runs.opened(config.out, "sample", config, {"model": backbone.fingerprint}) as run_:
         images.mkdir(exist_ok=True)
         files.sweep(images)
-        _write_missing(config, backbone, images)
-        shown = [images / _name(i) for i in range(min(config.num, GRID_MOST))]
+        _write_missing(config, backbone)
+        shown = [_drawn.path(config.out, i) for i in range(min(config.num, GRID_MOST))]
         plots.image_grid(shown, config.out / "grid.png")
         facts = {"images": str(images), "num": config.num, "grid": str(config.out / "grid.png")}
         run_.finish(facts)
     return Outcome(facts, f"{config.num} images in {images}, the first {len(shown)} in {config.out / 'grid.png'}.")
 
 
-def _write_missing(config: Config, backbone: DiffusionBackbone, folder: Path) -> None:
+def _write_missing(config: Config, backbone: DiffusionBackbone) -> None:
     """Generate in fixed groups of `batch`, so that an interruption does not change what is computed together."""
     groups = [range(s, min(s + config.batch, config.num)) for s in range(0, config.num, config.batch)]
-    todo = [g for g in groups if not all((folder / _name(i)).exists() for i in g)]
+    todo = [g for g in groups if not all(_drawn.path(config.out, i).exists() for i in g)]
     with runs.progress(config.num, "sample", done=config.num - sum(map(len, todo))) as bar:
         for group in todo:
             pixels = generate(backbone, config.sampler, config.steps, config.seed, group)
             for index, image in zip(group, pixels, strict=True):
-                _save(image, folder / _name(index))
+                _save(image, _drawn.path(config.out, index))
             bar.advance(len(group))
 
 
@@ -105,10 +106,6 @@ def _scheduler(backbone: DiffusionBackbone, sampler: str) -> Any:
         clip_sample_range=1.0,
         timestep_spacing="trailing",
     )
-
-
-def _name(index: int) -> str:
-    return f"{index:06d}.png"
 
 
 def _save(image: Any, path: Path) -> None:

@@ -44,10 +44,10 @@ class Config(_fill.Reading):
     blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks", alone="all")
     t: tuple[float, ...] | None = setting(None, help="noise steps in the model's own unit; none: a ladder of sigmas")
     sigma: tuple[float, ...] | None = setting(None, help="noise-to-signal ratios instead of --t")
-    pool: tuple[int, ...] = setting((1, 2), help="sides of the grid that maps are averaged to", least=1)
+    pool: tuple[int, ...] = setting((1, 2), help="sides of the grid that maps are averaged to", least=1, most=8192)
     head: str = setting("ridge", help="head that judges a cell")
-    shots: int = setting(0, help="labels a class to judge with; 0: all", least=0)
-    trials: int = setting(5, help="draws of the shots that are averaged, where --shots is given", least=1)
+    shots: int = setting(0, help="labels a class to judge with; 0: all", least=0, most=10**9)
+    trials: int = setting(5, help="draws of the shots that are averaged, where --shots is given", least=1, most=10**4)
     features: Path | None = setting(None, help="folder of the store; none: OUT/features", identity=False)
 
 
@@ -103,9 +103,8 @@ def _judge(config: Config, table: Store, cell: Cell) -> dict[str, Any]:
         rows = _shots.draw(train.y, config.shots, config.seed + trial) if config.shots else slice(None)
         head = heads.load(config.head).fit(train.x[rows], train.y[rows], val=(val.x, val.y))
         scores = head.scores(val.x)
-        wanted = (val.y[:, None] == head.classes_).astype(np.float64)
         right = head.classes_[scores.argmax(1)] == val.y
-        found.append((right.mean(), np.square(scores - wanted).mean()))
+        found.append((right.mean(), head.loss(scores, val.y)))
     accuracy, loss = np.mean(found, 0)
     about = table.about_cell("val", cell)
     return {"cell": str(cell), **about, "accuracy": float(accuracy), "loss": float(loss), "n": len(val.y)}
@@ -119,6 +118,7 @@ def _conclude(
     choice = {
         **best,
         "model": config.model,
+        "backbone": backbone.identity,
         "data": config.data,
         "shots": config.shots,
         "features": str(table.folder),

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from twofold import plots, results
+from twofold import plots, results, runs
 from twofold.analyses import base as analyses
+from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.records import Outcome, Score
 from twofold.settings import Settings, setting
-from twofold.steps import pretrain, probe, report, sample, select
+from twofold.steps import _drawn, pretrain, probe, report, sample, select
 
 log = logging.getLogger("twofold")
 
 DATA = "digits"
 SHOTS = 10
 HEADS = ("ridge", "knn")
+STAGES = {
+    "pre-train without labels": ("pretrain",),
+    "generate": ("sample",),
+    "choose block, noise step and pool on val": ("select", "select-shots", "select-shots-clean"),
+    "classify test": ("probe", "probe-shots", "probe-shots-clean"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,65 +35,89 @@ class Config(Settings):
     """Settings of `twofold demo`."""
 
     out: Path = setting(Path("demo"), help="folder that gets one run a step, and the page", identity=False)
-    images: int = setting(100_000, help="length of pre-training, in images seen", least=1)
-    num: int = setting(500, help="images to generate", least=1)
-    steps: int = setting(50, help="forward passes an image that is generated", least=1)
-    seeds: int = setting(3, help="seeds of every score", least=1)
+    images: int = setting(100_000, help="length of pre-training, in images seen", least=1, most=10**12)
+    num: int = setting(500, help="images to generate", least=1, most=10**7)
+    steps: int = setting(50, help="forward passes an image that is generated", least=1, most=pretrain.Config.steps)
+    seeds: int = setting(3, help="seeds of every score", least=1, most=10**4)
     seed: int = setting(0, help="the first seed", least=0, most=2**63 - 1)
-    device: str | None = setting(None, help="cpu, cuda or mps; none: a GPU where there is one", identity=False)
+    device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
 
 
 def run(config: Config) -> Outcome:
-    """Seven runs and a page; a second run of the same command goes on where the first stopped."""
+    """Eight runs and a page; a second run of the same command goes on where the first stopped."""
     started = time.monotonic()
-    out, model = config.out, str(config.out / "pretrain")
-    shared: dict[str, Any] = {"seed": config.seed, "device": config.device}
-    _do("1/5 pre-train without labels", pretrain.run, pretrain.Config(DATA, out / "pretrain", config.images, **shared))
-    _do("2/5 generate", sample.run, sample.Config(model, out / "sample", config.num, "ddpm", config.steps, **shared))
-    looks = _judge_samples(out / "sample")
-    _do("3/5 choose block, noise step and pool on val", _choose, config, model, shared)
-    _do("4/5 classify test", _classify, config, model, shared)
+    out, plan = config.out, _plan(config)
+    _check(config, plan)
+    for number, (title, names) in enumerate(STAGES.items(), 1):
+        log.info("— %s/%s %s", number, len(STAGES), title)
+        for name in names:
+            log.info("%s", plan[name].run())
+    looks = _judge_samples(out / "sample", config.num)
     plots.side_by_side([out / "sample" / "grid.png", out / "select-shots" / "map.png"], out / "demo.png")
-    runs = tuple(out / name for name in _runs())
-    page = _do("5/5 report", report.run, report.Config(runs, out / "report"))
-    scores = [s for name in _probes() for s in results.read(out / name)]
+    page = report.run(report.Config(tuple(out / name for name in plan), out / "report")).facts["page"]
+    scores = [s for name in STAGES["classify test"] for s in results.read(out / name)]
     seconds = time.monotonic() - started
     facts = {
-        "page": page.facts["page"], "seconds": round(seconds, 1),
+        "page": page, "seconds": round(seconds, 1),
         "scores": [s.record() for s in scores], "samples": [s.record() for s in looks],
     }  # fmt: skip
-    return Outcome(facts, _summary(scores, looks, seconds, page.facts["page"]))
+    return Outcome(facts, _summary(scores, looks, seconds, page))
 
 
-def _runs() -> list[str]:
-    return ["pretrain", "sample", "select", "select-shots", "select-shots-clean", *_probes()]
+@dataclass(frozen=True)
+class Part:
+    """One run of the demo: a step and its settings."""
+
+    step: ModuleType
+    config: Any
+
+    def check(self) -> None:
+        """Raise `BadRun` where its folder holds something else."""
+        runs.check_free(self.config.out, self.step.__name__.rpartition(".")[2], self.config)
+
+    def run(self) -> str:
+        """Do it and say in a line what came out."""
+        outcome: Outcome = self.step.run(self.config)
+        return outcome.text.partition("\n")[0] if self.step is not probe else str(self.config.out)
 
 
-def _probes() -> list[str]:
-    return ["probe", "probe-shots", "probe-shots-clean"]
+def _plan(config: Config) -> dict[str, Part]:
+    """All runs by the names of their folders, in the order in which they are made."""
+    out, model = config.out, str(config.out / "pretrain")
+    shared: dict[str, Any] = {"seed": config.seed, "device": config.device}
+
+    def choice(name: str, **settings: Any) -> Part:
+        # Three maps from one store: all labels, few labels, and few labels on the clean image.
+        store: dict[str, Any] = {"pool": (1, 2, 4), "features": out / "select" / "features"}
+        return Part(select, select.Config(model, DATA, out / name, **store, **settings, **shared))
+
+    def test(name: str, chosen: str, **settings: Any) -> Part:
+        store: dict[str, Any] = {"seeds": config.seeds, "features": out / "probe" / "features"}
+        return Part(
+            probe, probe.Config(model, DATA, out / name, out / chosen, head=HEADS, **store, **settings, **shared)
+        )
+
+    return {
+        "pretrain": Part(pretrain, pretrain.Config(DATA, out / "pretrain", config.images, **shared)),
+        "sample": Part(sample, sample.Config(model, out / "sample", config.num, "ddpm", config.steps, **shared)),
+        "select": choice("select"),
+        "select-shots": choice("select-shots", shots=SHOTS),
+        "select-shots-clean": choice("select-shots-clean", shots=SHOTS, t=(0.0,)),
+        "probe": test("probe", "select"),
+        "probe-shots": test("probe-shots", "select-shots", shots=SHOTS),
+        "probe-shots-clean": test("probe-shots-clean", "select-shots-clean", shots=SHOTS, controls=("none",)),
+    }
 
 
-def _choose(config: Config, model: str, shared: dict[str, Any]) -> None:
-    """Three maps from one store: all labels, few labels, and few labels on the clean image."""
-    store = config.out / "select" / "features"
-    common: dict[str, Any] = {"pool": (1, 2, 4), "features": store, **shared}
-    select.run(select.Config(model, DATA, config.out / "select", **common))
-    select.run(select.Config(model, DATA, config.out / "select-shots", shots=SHOTS, **common))
-    select.run(select.Config(model, DATA, config.out / "select-shots-clean", t=(0.0,), shots=SHOTS, **common))
+def _check(config: Config, plan: dict[str, Part]) -> None:
+    """Fail before the first run, which takes minutes, where a later one could not be made."""
+    backbones.place(config.device, "fp32")
+    for part in plan.values():
+        part.check()
+    report.check_out(config.out / "report")
 
 
-def _classify(config: Config, model: str, shared: dict[str, Any]) -> None:
-    """The test split, once for each question."""
-    out = config.out
-    common: dict[str, Any] = {"seeds": config.seeds, "features": out / "probe" / "features", **shared}
-    probe.run(probe.Config(model, DATA, out / "probe", out / "select", head=HEADS, **common))
-    few: dict[str, Any] = {"shots": SHOTS, **common}
-    probe.run(probe.Config(model, DATA, out / "probe-shots", out / "select-shots", head=HEADS, **few))
-    clean = out / "select-shots-clean"
-    probe.run(probe.Config(model, DATA, out / "probe-shots-clean", clean, head=HEADS, controls=("none",), **few))
-
-
-def _judge_samples(folder: Path) -> list[Score]:
+def _judge_samples(folder: Path, num: int) -> list[Score]:
     """How many samples a classifier of real digits is sure of; noted in the sample run once."""
     known = results.read(folder)
     if known:
@@ -95,9 +126,7 @@ def _judge_samples(folder: Path) -> list[Score]:
     from PIL import Image
 
     data = datasets.load(DATA)
-    tables: dict[str, Any] = {
-        "generated": [np.asarray(Image.open(f)) for f in sorted((folder / "images").glob("*.png"))]
-    }
+    tables: dict[str, Any] = {"generated": [np.asarray(Image.open(f)) for f in _drawn.written(folder, num)]}
     train, val, test = (data.build(split) for split in datasets.SPLITS)
     tables["real"] = [*_grey(train), *_grey(val)]
     tables["held_out"] = _grey(test)
@@ -110,14 +139,6 @@ def _judge_samples(folder: Path) -> list[Score]:
 
 def _grey(rows: datasets.Rows) -> list[Any]:
     return [image.float().mean(0).numpy() for image in rows.read(range(len(rows)))]
-
-
-def _do(title: str, what: Callable[..., Any], *arguments: Any) -> Any:
-    log.info("— %s", title)
-    outcome = what(*arguments)
-    if isinstance(outcome, Outcome):
-        log.info("%s", outcome.text)
-    return outcome
 
 
 def _summary(scores: list[Score], looks: list[Score], seconds: float, page: str) -> str:
@@ -133,6 +154,6 @@ def _summary(scores: list[Score], looks: list[Score], seconds: float, page: str)
     generated, real = found["sure", "generated"], found["sure", "test"]
     samples = (
         f"Samples: a classifier of real digits is sure of {100 * generated:.0f} % of them (of real test digits: "
-        f"{100 * real:.0f} %); {found['classes_seen', 'generated']:.0f} of 10 classes appear."
+        f"{100 * real:.0f} %); {found['classes_seen', 'generated']:.0f} of 10 classes appear among these."
     )
     return "\n".join([results.table(rows), "", samples, f"Took {seconds:.0f} s. Page: {page}"])
