@@ -194,6 +194,15 @@ def test_scores_are_grouped_sorted_and_controls_marked(page):
     assert 'title="Each seed, %: 96.6, 97.6"' in tables[0]
 
 
+def test_the_page_says_that_the_untrained_control_is_one_initialisation(page, tmp_path):
+    tables = re.findall(r'<table class="sortable">.*?</table>', page, re.DOTALL)
+    assert all("one initialisation" in re.search(r"<caption>.*?</caption>", table)[0] for table in tables)
+    assert "one initialisation" in re.search(r"<footer>.*?</footer>", page)[0]
+    lone = make_run(tmp_path / "probe", "probe", {"model": "m", "data": "digits"}, finished={})
+    results.append(lone, [score("m", "run:m", "ridge", 0.9)])
+    assert "one initialisation" not in re.search(r"<caption>.*?</caption>", write([lone], tmp_path / "page"))[0]
+
+
 def test_control_that_two_runs_measured_alike_is_shown_once(tmp_path):
     twins = [probe_run(tmp_path / name, "run:m") for name in ("a", "b")]
     page = write(twins, tmp_path / "page")
