@@ -194,6 +194,16 @@ def test_scores_are_grouped_sorted_and_controls_marked(page):
     assert 'title="Each seed, %: 96.6, 97.6"' in tables[0]
 
 
+def test_few_label_rows_say_what_they_spend(page):
+    text = Reader(page).text
+    assert text.count("choosing among the cells used the labels of all 269 val images") == 1
+    budget = "a head learns from 10 a class of train, and its strength is chosen on at most 10 a class of val."
+    assert text.count(budget) == 1 and text.count("chosen with the labels of all val images") == 1
+    # Beside the chart of few labels, the second one.
+    assert text.count("Top-1 accuracy on test in") == 2
+    assert text.rindex("Top-1 accuracy on test in") < text.index(budget)
+
+
 def test_the_page_says_that_the_untrained_control_is_one_initialisation(page, tmp_path):
     tables = re.findall(r'<table class="sortable">.*?</table>', page, re.DOTALL)
     assert all("one initialisation" in re.search(r"<caption>.*?</caption>", table)[0] for table in tables)
