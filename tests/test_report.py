@@ -197,6 +197,25 @@ def test_scores_are_grouped_sorted_and_controls_marked(page):
     assert 'title="Each seed, %: 96.6, 97.6"' in tables[0]
 
 
+def test_few_label_rows_say_what_they_spend(page):
+    text = Reader(page).text
+    assert text.count("choosing among the cells used the labels of all 269 val images") == 1
+    budget = "a head learns from 10 a class of train, and its strength is chosen on at most 10 a class of val."
+    assert text.count(budget) == 1 and text.count("chosen with the labels of all val images") == 1
+    # Beside the chart of few labels, the second one.
+    assert text.count("Top-1 accuracy on test in") == 2
+    assert text.rindex("Top-1 accuracy on test in") < text.index(budget)
+
+
+def test_the_page_says_that_the_untrained_control_is_one_initialisation(page, tmp_path):
+    tables = re.findall(r'<table class="sortable">.*?</table>', page, re.DOTALL)
+    assert all("one initialisation" in re.search(r"<caption>.*?</caption>", table)[0] for table in tables)
+    assert "one initialisation" in re.search(r"<footer>.*?</footer>", page)[0]
+    lone = make_run(tmp_path / "probe", "probe", {"model": "m", "data": "digits"}, finished={})
+    results.append(lone, [score("m", "run:m", "ridge", 0.9)])
+    assert "one initialisation" not in re.search(r"<caption>.*?</caption>", write([lone], tmp_path / "page"))[0]
+
+
 def test_control_that_two_runs_measured_alike_is_shown_once(tmp_path):
     twins = [probe_run(tmp_path / name, "run:m") for name in ("a", "b")]
     page = write(twins, tmp_path / "page")

@@ -206,7 +206,8 @@ def selection(run: RunFolder) -> dict[str, Any]:
     shots, shown = run.settings.get("shots", 0), run.folder / "map.png"
     return {
         "model": run.setting("model"), "data": run.setting("data"), "head": run.setting("head"),
-        "labels": labels_text(shots), "trials": run.settings.get("trials", 1) if shots else 1, "choice": chosen,
+        "labels": labels_text(shots), "few": bool(shots), "choice": chosen,
+        "trials": run.settings.get("trials", 1) if shots else 1,
         "cells": cells, "judged": len(judged), "picture": picture(shown) if shown.exists() else None,
     }  # fmt: skip
 

@@ -87,6 +87,11 @@ class Group:
         return labels_text(self.shots)
 
     @property
+    def untrained(self) -> bool:
+        """Whether a row reads a network with random weights."""
+        return any(row.score.about.get("row") == "untrained" for row in self.rows)
+
+    @property
     def best(self) -> Row:
         """The row to speak of: among those that are no controls, the one that is best on val, never on test."""
         own = [r for r in self.rows if not r.control] or self.rows

@@ -47,7 +47,9 @@ class Config(_fill.Reading):
         None, help="side of the grid that maps are averaged to, with --block; none: 1", least=1, most=8192
     )
     head: tuple[str, ...] = setting(("logistic",), help="heads to train")
-    shots: int = setting(0, help="labels a class to learn from; 0: all", least=0, most=10**9)
+    shots: int = setting(
+        0, help="labels a class to learn from, and as many of val for its strength; 0: all", least=0, most=10**9
+    )
     seeds: int = setting(1, help="how many seeds (of noise and of shots) are averaged", least=1, most=10**4)
     controls: tuple[str, ...] = setting(
         ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS, alone="none"

@@ -46,7 +46,9 @@ class Config(_fill.Reading):
     sigma: tuple[float, ...] | None = setting(None, help="noise-to-signal ratios instead of --t")
     pool: tuple[int, ...] = setting((1, 2), help="sides of the grid that maps are averaged to", least=1, most=8192)
     head: str = setting("ridge", help="head that judges a cell")
-    shots: int = setting(0, help="labels a class to judge with; 0: all", least=0, most=10**9)
+    shots: int = setting(
+        0, help="labels a class of train to learn from, judged on all of val; 0: all", least=0, most=10**9
+    )
     trials: int = setting(5, help="draws of the shots that are averaged, where --shots is given", least=1, most=10**4)
     features: Path | None = setting(None, help="folder of the store; none: OUT/features", identity=False)
 
