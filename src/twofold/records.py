@@ -124,7 +124,7 @@ class Score:
 
     def record(self) -> dict[str, Any]:
         """The score as a JSON object."""
-        return asdict(self)
+        return {**asdict(self), "seeds": list(self.seeds)}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Score:
