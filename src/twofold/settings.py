@@ -142,7 +142,7 @@ def _value(field: dataclasses.Field[Any], kind: Any, given: Any, verb: str) -> A
     try:
         value = _convert(kind, given)
     except (TypeError, ValueError) as error:
-        raise BadSetting(f"{verb} {_flag(field)} must be {_words(kind)}, not {_shown(given)!r}.") from error
+        raise BadSetting(f"{verb} {_flag(field)} must be {_words(kind)}, not {_shown(repr(given))}.") from error
     several = value if isinstance(value, tuple) else (value,)
     for one in several:
         _check(field, one, given, verb)
