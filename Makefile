@@ -29,8 +29,9 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+# Two at a time, each on one core: the tests are many and small.
 unit: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # A plain name==version list for every platform, without the address of any index.
 lock:

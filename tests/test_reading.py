@@ -74,7 +74,7 @@ def test_the_batch_follows_work_and_memory(tiny_run: Path, monkeypatch: pytest.M
 
 def test_a_heavy_network_gets_small_batches() -> None:
     """ADM-256 up to b = 24 is 639 GFLOP an image; eight are enough to keep two cores busy."""
-    backbone = twofold.load_backbone("timm:resnet50", device="meta")
+    backbone = twofold.load_backbone("timm:resnet50", weightless=True)
     number = len(backbone.blocks)
     assert 8 <= _batching.choose(backbone, number) < _batching.MOST
 
