@@ -11,5 +11,9 @@ def path(run: Path, index: int) -> Path:
 
 
 def written(run: Path, num: int) -> list[Path]:
-    """The images that are there of the first `num`, in order; nothing else that lies in the folder."""
-    return [file for file in (path(run, index) for index in range(num)) if file.exists()]
+    """The images that are there of the first `num`, in order; nothing else that lies in the folder.
+
+    It looks at what lies there, not for `num` files: what is written in a run may be any number.
+    """
+    found = ((int(file.stem), file) for file in (run / "images").glob("*.png") if file.stem.isdecimal())
+    return [file for index, file in sorted(found) if index < num and file == path(run, index)]
