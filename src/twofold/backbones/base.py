@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import registry
-from twofold.backbones import _folders
+from twofold.backbones import _folders, _memory
 from twofold.errors import BadSetting, unknown
 from twofold.records import Block, Cost, ModelName, number_text
 
@@ -299,6 +299,8 @@ def place(device: str | None, precision: str) -> Placement:
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     where = _device(device)
+    if where.type == "cpu":
+        _memory.keep()
     formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision != "auto":
         return Placement(where, formats[precision])

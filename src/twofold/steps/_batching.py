@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 # Operations a forward pass should have: beyond that throughput hardly grows (docs/benchmarks.md).
 BUSY = {"cpu": 4e11, "other": 2e13}
-LEAST, MOST = 8, 256
+LEAST = {"cpu": 2, "other": 8}
+MOST = 256
 # The part of free memory that activations may take.
 SHARE = 0.4
 
@@ -19,9 +20,10 @@ SHARE = 0.4
 def choose(backbone: Backbone, deepest: int) -> int:
     """The number of images a pass when blocks up to `deepest` are read: a power of two, 1 to 256."""
     cost, device = backbone.cost(deepest), backbone.placement.device
-    busy = BUSY["cpu" if device.type in ("cpu", "meta") else "other"] / max(cost.operations, 1)
+    kind = "cpu" if device.type in ("cpu", "meta") else "other"
+    busy = BUSY[kind] / max(cost.operations, 1)
     fits = SHARE * _free(device) / max(cost.memory, 1)
-    images = max(int(min(max(busy, LEAST), MOST, fits)), 1)
+    images = max(int(min(max(busy, LEAST[kind]), MOST, fits)), 1)
     return 1 << (images.bit_length() - 1)
 
 
