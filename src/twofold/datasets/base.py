@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("train", "val", "test")
+# Parts that splits get where a data set has none of its own.
+SHARES = {"train": 0.60, "val": 0.15, "test": 0.25}
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,23 @@ def carve(labels: NDArray[np.int64], shares: Sequence[float], *, salt: str) -> l
         for part, start, end in zip(parts, [0, *ends[:-1]], ends, strict=True):
             part.extend(int(position) for position in members[start:end])
     return [np.array(sorted(part), dtype=np.int64) for part in parts]
+
+
+def complete(
+    own: Mapping[str, NDArray[np.int64]], labels: NDArray[np.int64], *, salt: str
+) -> dict[str, NDArray[np.int64]]:
+    """All three splits: a data set's own, and those it lacks carved from its train in the proportions of `SHARES`.
+
+    Args:
+        own: sorted positions of the splits there are; `train` is one of them.
+        labels: int64 [N] of the whole data set.
+        salt: see `carve`.
+    """
+    rest = own["train"]
+    lacking = [split for split in SPLITS if split == "train" or split not in own]
+    total = sum(SHARES[split] for split in lacking)
+    parts = carve(labels[rest], [SHARES[split] / total for split in lacking], salt=salt)
+    return {**own, **{split: rest[part] for split, part in zip(lacking, parts, strict=True)}}
 
 
 def _place(salt: str, position: int) -> str:
