@@ -14,7 +14,7 @@ import sys
 # <malloc.h>: what mallopt takes.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
 LARGEST = 2**31 - 1
-STEP = 1 << 28
+STEP = 1 << 26
 
 
 @functools.cache

@@ -275,6 +275,9 @@ def load(
     build = registry.find("backbones", member).build
     where = _nowhere() if weightless else place(device, precision)
     backbone: Backbone = build(name, replace(where, compile=compile))
+    if where.device.type == "cpu":
+        # Not before: what reading a file frees on the way had better go back.
+        _memory.keep()
     return backbone
 
 
@@ -299,8 +302,6 @@ def place(device: str | None, precision: str) -> Placement:
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     where = _device(device)
-    if where.type == "cpu":
-        _memory.keep()
     formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision != "auto":
         return Placement(where, formats[precision])
