@@ -200,7 +200,7 @@ def test_bad_files_are_one_clear_line(tmp_path: Path, command: Any) -> None:
     refused(attack, "could run code")
     plain = tmp_path / "plain.pt"
     plain.write_bytes(pickle.dumps(Attack(trace)))
-    refused(plain, "Fetch it again")
+    refused(plain, "could run code")
     assert not trace.exists()
     refused(variant("other", {"layer1.0.conv1.weight": torch.zeros(1)}), "another network", "layer1.0.conv1.weight")
     less = {n: w for n, w in state.items() if n != "middle_block.1.qkv.bias"}

@@ -532,3 +532,11 @@ def test_a_fault_of_ours_shows_where_and_ends_with_1(command: Command, monkeypat
     monkeypatch.setattr(blocks, "run", fail)
     code, out, err = command("blocks", "pixels:8")
     assert (code, out) == (1, "") and "Traceback" in err and "fault of twofold" in err
+
+
+@pytest.mark.parametrize("model", ["adm:no/file.pt", "timm:resnet18@no/file.pt", "torchvision:resnet18@no/file.pt"])
+def test_a_file_of_weights_that_is_not_there_is_missed_before_slow_imports(model: str) -> None:
+    asks = f"import sys; from twofold import cli; print(cli.run(['blocks', {model!r}]), 'torch' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["2", "False"]
+    assert "no/file.pt does not exist. Give a" in told.stderr and told.stderr.count("\n") == 1

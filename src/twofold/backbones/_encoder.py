@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twofold.backbones import _folders
+from twofold.backbones import _folders, _weights
 from twofold.errors import BadModel
 from twofold.records import ModelName
 
@@ -65,28 +64,12 @@ def split(name: ModelName) -> tuple[str, Path | None]:
     architecture, at, file = name.argument.partition("@")
     if not architecture or (at and not file):
         raise BadModel(f"{name} is not {name.scheme}:NAME or {name.scheme}:NAME@FILE. Give the name of a network.")
-    if at and not Path(file).is_file():
-        raise BadModel(f"{name}: the file {file} does not exist. Give a .safetensors file or a state dict of torch.")
     return architecture, Path(file) if at else None
 
 
 def read(path: Path) -> State:
     """The tensors of a safetensors file, or of a file of torch, wherever in it they are; nothing is executed."""
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise BadModel(
-            f"{path} holds more than tensors, or is no file of torch: it could run code and is refused. "
-            "Give a .safetensors file or a plain state dict."
-        ) from error
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise BadModel(f"{path} is damaged or no file of weights ({reason}). Fetch it again.") from error
-    found = flat(content)
+    found = flat(_weights.content(path, str(path)))
     if not found:
         raise BadModel(f"{path} holds no tensors. Give a .safetensors file or a plain state dict.")
     return found

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,14 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from twofold.backbones import _adm, _folders, _unet
+from twofold.backbones import _adm, _folders, _unet, _weights
 from twofold.backbones._network import DiffusionNetwork
 from twofold.backbones.base import Placement
 from twofold.errors import BadModel
 from twofold.records import ModelName
 
 SCHEMES = ("adm",)
+FILE = "a guided-diffusion state dict, adm:FILE.pt"
 
 log = logging.getLogger("twofold")
 
@@ -60,9 +59,6 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
 
 def _flags(path: Path) -> dict[str, Any]:
     """guided-diffusion's flags: of a published file, or of the .json beside the file."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise BadModel(f"adm:{path}: the file {what}. Give a guided-diffusion state dict, adm:FILE.pt.")
     beside = path.with_suffix(".json")
     if not beside.exists():
         return dict(PUBLISHED.get(path.stem, {}))
@@ -75,18 +71,7 @@ def _flags(path: Path) -> dict[str, Any]:
 
 def _state(path: Path, shapes_only: bool) -> dict[str, Tensor]:
     """The tensors of a file; nothing in it is ever executed."""
-    try:
-        # Mapped, a file of which only shapes are asked costs no memory; torch's oldest format cannot be.
-        mapped = shapes_only and zipfile.is_zipfile(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise BadModel(
-            f"adm:{path} holds more than tensors, or is no file of torch: it could run code and is refused. "
-            "Give the state dict as it was published."
-        ) from error
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise BadModel(f"adm:{path} is damaged or no file of torch ({reason}). Fetch it again.") from error
+    state = _weights.content(path, f"adm:{path}", shapes_only=shapes_only)
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise BadModel(f"adm:{path} holds no state dict: names with tensors. Give the file of the U-Net's weights.")
     return state

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from twofold import registry
 from twofold.backbones import _folders, _memory
-from twofold.errors import BadSetting, unknown
+from twofold.errors import BadModel, BadSetting, unknown
 from twofold.records import Block, Cost, ModelName, number_text
 
 if TYPE_CHECKING:
@@ -272,6 +272,7 @@ def load(
     """
     name = parse(model)
     member = _member(name)
+    _check_file(name, member)
     build = registry.find("backbones", member).build
     where = _nowhere() if weightless else place(device, precision)
     backbone: Backbone = build(name, replace(where, compile=compile))
@@ -293,6 +294,19 @@ def _member(name: ModelName) -> str:
             return member
     supported = [p for m in members for p in pipelines.get(m, ())]
     raise unknown(f"reader for the pipeline class of {name}:", found, supported)
+
+
+def _check_file(name: ModelName, member: str) -> None:
+    """Look for the file of weights before anything that takes seconds to import."""
+    wanted = registry.declared("backbones", "FILE").get(member)
+    given = name.argument
+    if wanted is not None and wanted.endswith("@FILE"):
+        given = given.partition("@")[2]
+    path = Path(given)
+    if wanted is None or not given or path.is_file():
+        return
+    what = "is a folder" if path.is_dir() else "does not exist"
+    raise BadModel(f"{name}: the file {path} {what}. Give {wanted}.")
 
 
 def place(device: str | None, precision: str) -> Placement:

@@ -17,6 +17,7 @@ from twofold.errors import BadModel, unknown
 from twofold.records import Block, Cost, ModelName
 
 SCHEMES = ("timm",)
+FILE = "a .safetensors file or a state dict of torch, timm:NAME@FILE"
 
 
 @final

@@ -17,6 +17,7 @@ from twofold.errors import BadModel, unknown
 from twofold.records import Block, Cost, ModelName
 
 SCHEMES = ("torchvision",)
+FILE = "a .safetensors file or a state dict of torch, torchvision:NAME@FILE"
 
 # Classifiers: never read, and left out of many checkpoints.
 CLASSIFIERS = ("fc.", "classifier.", "head.", "heads.", "AuxLogits.", "aux1.", "aux2.")
