@@ -86,7 +86,7 @@ def test_a_heavy_network_gets_small_batches() -> None:
 def test_freed_memory_stays_with_the_process() -> None:
     """Large blocks come from the heap, which is not given back, where the C library can be told so."""
     asks = "import ctypes, torch; from twofold.backbones import _memory; kept = _memory.keep();"
-    asks += "at = torch.zeros(1 << 26).data_ptr(); print(kept, at == torch.zeros(1 << 26).data_ptr(),"
+    asks += "at = torch.zeros(1 << 25).data_ptr(); print(kept, at == torch.zeros(1 << 25).data_ptr(),"
     asks += "any('[heap]' in line and int(line.split('-')[0], 16) <= at < int(line.split('-')[1].split()[0], 16)"
     asks += " for line in open('/proc/self/maps')))"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}

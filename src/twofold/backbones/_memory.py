@@ -13,8 +13,10 @@ import sys
 
 # <malloc.h>: what mallopt takes.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3
-LARGEST = 2**31 - 1
+NEVER = 2**31 - 1
 STEP = 1 << 26
+# Blocks above this go back all the same: they are few, and the holes they would leave are large.
+KEPT = 192 << 20
 
 
 @functools.cache
@@ -24,5 +26,5 @@ def keep() -> bool:
     if not glibc or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     library = ctypes.CDLL(None)
-    values = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: LARGEST, TOP_PAD: STEP}
+    values = {MMAP_THRESHOLD: KEPT, TRIM_THRESHOLD: NEVER, TOP_PAD: STEP}
     return all(library.mallopt(name, value) for name, value in values.items())
