@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from twofold import registry
-from twofold.errors import BadData, NotFitted
-from twofold.heads import base
+from twofold.errors import BadData, NotFitted, UserError
+from twofold.heads import _training, base
+from twofold.heads._trained import Trained
 from twofold.heads.base import Head
 
 NAMES = registry.names("heads")
@@ -24,9 +29,54 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     return x[order], labels[order]
 
 
+class OnMaps:
+    """A head that reads maps, given rows: every four columns become a map of 2 x 2 where that divides them."""
+
+    def __init__(self, inner: Head) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def fit(self, x: Any, y: Any, val: Any = None) -> Any:
+        self._inner.fit(_maps(x), y, val=None if val is None else (_maps(val[0]), val[1]))
+        return self
+
+    def scores(self, x: Any) -> Any:
+        return self._inner.scores(_maps(x))
+
+    def predict(self, x: Any) -> Any:
+        return self._inner.predict(_maps(x))
+
+    def settled(self) -> Any:
+        return OnMaps(self._inner.settled())
+
+
+def _maps(x: np.ndarray) -> np.ndarray:
+    side = 2 if x.shape[1] % 4 == 0 else 1
+    return x.reshape(len(x), -1, side, side) if x.ndim == 2 else x
+
+
+def made(name: str) -> Any:
+    head = base.load(name)
+    return OnMaps(head) if head.maps else head
+
+
 @pytest.fixture(params=NAMES)
-def head(request: pytest.FixtureRequest) -> Head:
-    return base.load(request.param)
+def name(request: pytest.FixtureRequest) -> str:
+    short = "rate=0.01&updates=100"
+    small = {
+        "linear": f"linear?{short}",
+        "mlp": f"mlp?{short}&hidden=32",
+        "cnn": f"cnn?{short}&decay=0.1&width=16&layers=1",
+        "attention": "attention?rate=0.01&decay=0.1&updates=60&tokenizer=p2&width=16",
+    }
+    return small.get(request.param, request.param)
+
+
+@pytest.fixture
+def head(name: str) -> Any:
+    return made(name)
 
 
 def test_learns(head: Head, blobs: tuple[np.ndarray, np.ndarray]) -> None:
@@ -52,17 +102,19 @@ def test_batching_does_not_change_the_answer(head: Head, blobs: tuple[np.ndarray
     np.testing.assert_allclose(head.scores(x)[:7], head.scores(x[:7]), rtol=1e-4, atol=1e-5)
 
 
-def test_order_of_rows_does_not_matter(head: Head, blobs: tuple[np.ndarray, np.ndarray]) -> None:
+def test_order_of_rows_does_not_matter(name: str, head: Head, blobs: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = blobs
     first = head.fit(x, y).scores(x[:9])
-    second = type(head)().fit(x[::-1], y[::-1]).scores(x[:9])
+    second = made(name).fit(x[::-1], y[::-1]).scores(x[:9])
     np.testing.assert_allclose(first, second, rtol=1e-3, atol=1e-4)
 
 
-def test_scale_and_shift_of_all_features_do_not_matter(head: Head, blobs: tuple[np.ndarray, np.ndarray]) -> None:
+def test_scale_and_shift_of_all_features_do_not_matter(
+    name: str, head: Head, blobs: tuple[np.ndarray, np.ndarray]
+) -> None:
     x, y = blobs
     first = head.fit(x, y).predict(x)
-    second = type(head)().fit(100 * x + 7, y).predict(100 * x + 7)
+    second = made(name).fit(100 * x + 7, y).predict(100 * x + 7)
     assert (first == second).mean() > 0.97
 
 
@@ -116,7 +168,7 @@ def test_asked_before_it_learned(head: Head) -> None:
     ("x", "y", "says"),
     [
         (np.array([[1.0, np.nan], [0, 1]]), [0, 1], "1 of 2 feature rows"),
-        (np.zeros((2, 3, 4)), [0, 1], "needs rows"),
+        (np.zeros((2, 3, 4)), [0, 1], "needs rows|needs maps"),
         (np.zeros((2, 3)), [0, 1, 1], "2 feature rows and 3 labels"),
         (np.zeros((2, 3)), [1, 1], "labels are the same"),
         (np.zeros((2, 3)), [0.5, 1.5], "whole numbers"),
@@ -133,3 +185,67 @@ def test_log_odds_are_judged_as_probabilities() -> None:
     sure, surer = (np.array([[m, -m], [-m, m]], np.float32) for m in (1, 10))
     found = [head.loss(scores, [0, 1]) for scores in (sure, surer)]
     assert found == pytest.approx([(1 / (1 + np.exp(2))) ** 2, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "millions"),
+    [
+        *[("linear", (1024 * d * d,), m) for d, m in ((1, 1.025), (2, 4.097), (4, 16.385), (8, 65.537), (16, 262.145))],
+        *[(f"attention?blocks={n}", (1024, 16, 16), m) for n, m in enumerate((13.62, 26.21, 38.81, 51.40, 63.99), 1)],
+        ("attention?tokenizer=p2", (1024, 16, 16), 27.786216),
+        ("mlp", (1024,), 4.15), ("mlp", (4096,), 10.44), ("mlp?hidden=(2048, 2048)", (4096,), 14.64),
+    ],
+)  # fmt: skip
+def test_parameters_are_those_of_the_papers(name: str, shape: tuple[int, ...], millions: float) -> None:
+    """Counted for 1000 classes: PAPER.md 1.4 and 1.5."""
+    head = base.load(name)
+    assert isinstance(head, Trained)
+    with torch.device("meta"):
+        count = sum(p.numel() for p in head.network(shape, 1000).parameters())
+    digits = len(str(millions).partition(".")[2])
+    assert round(count / 1e6, max(digits, 2)) == millions
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("linear?rte=1", "No setting of head linear 'rte'. Did you mean 'rate'"),
+        ("linear?recipe=best", "No recipe 'best'. There is: paper, strong"),
+        ("attention?tokenizer=p3", "No tokenizer of the attention head 'p3'"),
+        ("linea", "Did you mean 'linear'"),
+    ],
+)
+def test_settings_behind_a_name_are_checked(name: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        base.load(name)
+
+
+def test_candidates_trained_together_are_those_trained_alone(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = blobs
+    together = base.load("linear?epochs=2&updates=20").fit(x, y, val=(x, y))
+    alone = together.settled().fit(x, y)
+    assert isinstance(together, Trained) and isinstance(alone, Trained)
+    for name, weights in together.weights_.items():
+        torch.testing.assert_close(weights, alone.weights_[name], rtol=1e-4, atol=1e-6)
+
+
+def test_weights_are_those_of_torchs_own_optimizers(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    """The stacked updates against torch.optim, on the same batches and rates."""
+    x, y = torch.from_numpy(blobs[0]), torch.from_numpy(np.searchsorted([2, 5, 9], blobs[1]))
+    for name, make in (("strong", torch.optim.AdamW), ("paper", torch.optim.SGD)):
+        candidate = _training.Candidate(0.01, 0.3 if name == "strong" else 0.0)
+        recipe = replace(_training.RECIPES[name], candidates=(candidate,), epochs=8, batch=32, updates=0)
+        found = _training.train(lambda: torch.nn.Linear(12, 3), lambda rows: x[rows], y, recipe, seed=3)[0]
+        torch.manual_seed(3)
+        network = torch.nn.Linear(12, 3)
+        decayed = [{"params": [network.weight]}, {"params": [network.bias], "weight_decay": 0.0}]
+        optimizer = make(decayed, lr=0.01, weight_decay=candidate.decay)
+        for done, rows in _training._batches(len(y), recipe, 3):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01 * recipe.rate(done)
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(network(x[rows]), y[rows], label_smoothing=recipe.smoothing)
+            loss.backward()
+            optimizer.step()
+        torch.testing.assert_close(found["weight"], network.weight.detach(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(found["bias"], network.bias.detach(), rtol=1e-4, atol=1e-6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from abc import ABC, abstractmethod
 from typing import Any, Self
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twofold import registry
-from twofold.errors import BadData, NotFitted
+from twofold.errors import BadData, BadSetting, NotFitted, unknown
 
 Matrix = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -21,10 +23,12 @@ class Head(ABC):
     Attributes:
         classes_: int64 [K], the labels seen in `fit`, ascending; columns of the scores.
         log_odds: whether the scores are logarithms of probabilities up to a constant.
+        maps: whether it reads maps [N, C, h, w] (pool 0) in place of rows [N, D].
     """
 
     classes_: Labels
     log_odds: bool = False
+    maps: bool = False
 
     @abstractmethod
     def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
@@ -76,21 +80,48 @@ def _softmax(scores: Matrix) -> NDArray[np.float64]:
 
 
 def load(name: str) -> Head:
-    """A head with its usual settings, by the name of its file."""
-    head: Head = registry.find("heads", name).build()
+    """A head by the name of its file, with its usual settings or those that follow it: `attention?blocks=2`.
+
+    Raises:
+        UnknownName, BadSetting: no such head, or a setting that it does not have; the message says which there are.
+    """
+    file, _, told = name.partition("?")
+    build = registry.find("heads", file).build
+    known = inspect.signature(build).parameters
+    given = {}
+    for option in filter(None, told.split("&")):
+        key, _, value = option.partition("=")
+        if key not in known:
+            raise unknown(f"setting of head {file}", key, known)
+        given[key] = _literal(value)
+    try:
+        head: Head = build(**given)
+    except (TypeError, ValueError) as error:
+        raise BadSetting(f"--head {name}: {error}. Its settings are {', '.join(known)}.") from error
     return head
 
 
-def features(x: ArrayLike) -> Matrix:
-    """Check features and bring them to float32 [N, D].
+def _literal(value: str) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+
+
+def features(x: ArrayLike, *, maps: bool = False) -> Matrix:
+    """Check features and bring them to float32 [N, D], or [N, C, h, w] where the head reads maps.
 
     Raises:
         BadData: not a table of numbers, or a value that is not finite.
     """
     table = np.asarray(x, dtype=np.float32)
-    if table.ndim != 2:
+    if maps and table.ndim != 4:
+        raise BadData(
+            f"Features have shape {table.shape}; this head needs maps [N, C, h, w]. Read them unpooled (--pool 0)."
+        )
+    if not maps and table.ndim != 2:
         raise BadData(f"Features have shape {table.shape}; this head needs rows [N, D]. Pool maps first (--pool 1).")
-    bad = ~np.isfinite(table).all(1)
+    bad = ~np.isfinite(table.reshape(len(table), -1)).all(1)
     if bad.any():
         raise BadData(
             f"{int(bad.sum())} of {len(table)} feature rows hold a value that is not finite. Extract them again."
@@ -98,13 +129,13 @@ def features(x: ArrayLike) -> Matrix:
     return table
 
 
-def examples(x: ArrayLike, y: ArrayLike) -> tuple[Matrix, Labels, Labels]:
+def examples(x: ArrayLike, y: ArrayLike, *, maps: bool = False) -> tuple[Matrix, Labels, Labels]:
     """Check features and labels.
 
     Returns:
-        features float32 [N, D], classes int64 [K] ascending, and each row's position in them int64 [N].
+        features float32 [N, ...], classes int64 [K] ascending, and each row's position in them int64 [N].
     """
-    table = features(x)
+    table = features(x, maps=maps)
     labels = np.asarray(y)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise BadData(f"Labels are {labels.dtype} of shape {labels.shape}; whole numbers, one a row, are needed.")

@@ -44,7 +44,11 @@ class Config(_fill.Reading):
     t: float | None = setting(None, help="noise step in the model's own unit, with --block")
     sigma: float | None = setting(None, help="noise-to-signal ratio instead of --t")
     pool: int | None = setting(
-        None, help="side of the grid that maps are averaged to, with --block; none: 1", least=1, most=8192
+        None,
+        help="side of the grid that maps are averaged to, with --block; 0 keeps maps, for heads that read "
+        "them; none: what the head reads",
+        least=0,
+        most=8192,
     )
     head: tuple[str, ...] = setting(("logistic",), help="heads to train")
     shots: int = setting(
@@ -69,17 +73,29 @@ class Row:
 
 def run(config: Config) -> Outcome:
     """Fit on train, choose strengths on val, open test once; a second run tells the same again."""
-    for name in config.head:
-        heads.load(name)
+    maps = _maps(config)
     dataset = datasets.load(config.data)
     _check_shots(config, dataset)
-    rows = list(_rows(config, dataset))
+    rows = list(_rows(config, dataset, maps))
     with runs.opened(config.out, "probe", config, _inputs(config, dataset, rows[0])) as run_:
         if run_.finished is None:
             _score_all(config, run_, dataset, rows)
             run_.finish({"scores": [s.record() for s in _scores(run_)]})
         scores = _scores(run_)
     return Outcome({"scores": [s.record() for s in scores]}, _table(scores))
+
+
+def _maps(config: Config) -> bool:
+    """Whether the heads read maps; they share one table, so all do or none does."""
+    reads = {name: heads.load(name).maps for name in config.head}
+    if len(set(reads.values())) > 1:
+        of_maps = ", ".join(name for name, maps in reads.items() if maps)
+        raise BadSetting(f"{of_maps} reads maps, the other heads pooled rows. Probe them in two runs.")
+    maps = any(reads.values())
+    if config.pool is not None and maps is not (config.pool == 0):
+        what = "maps: give --pool 0, or leave --pool out" if maps else "pooled rows: give --pool 1 or more"
+        raise BadSetting(f"The head {config.head[0]} reads {what}.")
+    return maps
 
 
 def _inputs(config: Config, dataset: Dataset, row: Row) -> dict[str, str]:
@@ -165,17 +181,16 @@ def _tables(config: Config, dataset: Dataset, row: Row, seed: int) -> dict[str, 
     return {split: store.read(split, row.cell) for split in datasets.SPLITS}
 
 
-def _rows(config: Config, dataset: Dataset) -> Iterator[Row]:
+def _rows(config: Config, dataset: Dataset, maps: bool) -> Iterator[Row]:
     """The model, then its controls: raw pixels, and the same network untrained at the same tap."""
     backbone = _load(config, config.model)
-    cell = _cell(config, backbone)
+    cell = _cell(config, backbone, maps)
     yield Row(config.model, backbone, cell, control=False)
     name = backbones.parse(config.model)
     if "pixels" in config.controls and name.scheme != "pixels":
         size = dataset.image_size or backbone.image_size
-        yield Row(
-            "pixels", _load(replace(config, label=None), f"pixels:{size}"), Cell(Tap(1, None), size), control=True
-        )
+        pixels = _load(replace(config, label=None), f"pixels:{size}")
+        yield Row("pixels", pixels, Cell(Tap(1, None), 0 if maps else size), control=True)
     if "untrained" in config.controls and name.scheme != "pixels" and not name.untrained:
         yield Row("untrained", _load(config, str(replace(name, untrained=True))), cell, control=True)
 
@@ -184,21 +199,22 @@ def _load(config: Config, model: str) -> Backbone:
     return config.load(model)
 
 
-def _cell(config: Config, backbone: Backbone) -> Cell:
-    """Where to read: given, or as `twofold select` chose."""
+def _cell(config: Config, backbone: Backbone, maps: bool) -> Cell:
+    """Where to read: given, or as `twofold select` chose; heads that read maps leave its pool out."""
     if (config.choice is None) == (config.block is None):
         raise BadSetting("probe needs a place to read: --choice RUN of twofold select, or --block with --t and --pool.")
     if config.choice is not None:
         if not config.t is config.sigma is config.pool is None:
             raise BadSetting("--choice says where to read, so --t, --sigma and --pool mean nothing. Leave them out.")
-        return _chosen(config.choice, config, backbone)
+        chosen = _chosen(config.choice, config, backbone)
+        return replace(chosen, pool=0) if maps else chosen
     if config.block == "all":
         raise BadSetting("probe --block must be one block, not all. `twofold select` finds the best of all.")
     if isinstance(backbone, DiffusionBackbone) and config.t is None and config.sigma is None:
         raise BadSetting(f"{config.model} is a diffusion model: give --t or --sigma with --block.")
     t, sigma = (None if v is None else (v,) for v in (config.t, config.sigma))
     steps = _fill.steps(backbone, t, sigma)
-    return _fill.cells(backbone, (str(config.block),), steps, (config.pool or 1,))[0]
+    return _fill.cells(backbone, (str(config.block),), steps, (0 if maps else config.pool or 1,))[0]
 
 
 def _chosen(folder: Path, config: Config, backbone: Backbone) -> Cell:
@@ -234,6 +250,6 @@ def _table(scores: list[Score]) -> str:
     rows = [("", "head", "read at", "top-1 on test, %", "n")]
     for s in scores:
         t = "clean" if s.about["t"] is None else f"t={s.about['t']:g}"
-        place = f"{s.about['block']} {t} pool {s.about['pool']}"
+        place = f"{s.about['block']} {t} pool {s.about['pool'] or 'none'}"
         rows.append((s.about["row"], s.about["head"], place, results.percent(s), str(s.n)))
     return results.table(rows)

@@ -1,0 +1,137 @@
+"""Training by gradients: many copies of one network at once, one for each candidate rate and decay, in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A learning rate and a weight decay."""
+
+    rate: float
+    decay: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a head is trained.
+
+    Attributes:
+        candidates: what val chooses from; the middle one is taken without val.
+        epochs, batch: passes over the rows, rows an update.
+        updates: at least so many updates, however few rows there are.
+        smoothing: of the labels.
+        adaptive: AdamW with warm-up and a cosine; else plain SGD whose rate falls to a tenth every quarter.
+    """
+
+    candidates: tuple[Candidate, ...]
+    epochs: int
+    batch: int
+    updates: int
+    smoothing: float
+    adaptive: bool
+
+    def rate(self, done: float) -> float:
+        """The factor of the learning rate when this share of the training is done."""
+        if not self.adaptive:
+            return 0.1 ** int(4 * done)
+        return min(done / WARM_UP, 1.0) * (1 + math.cos(math.pi * done)) / 2
+
+
+WARM_UP = 0.05
+RECIPES = {
+    # The released code: SGD without momentum and decay, batches of 128, 28 epochs, a tenth every 7 (PAPER.md 2).
+    "paper": Recipe((Candidate(1e-2, 0.0),), epochs=28, batch=128, updates=0, smoothing=0.0, adaptive=False),
+    "strong": Recipe(
+        tuple(Candidate(rate, decay) for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2) for decay in (0.01, 0.1, 1.0)),
+        epochs=28, batch=256, updates=400, smoothing=0.1, adaptive=True,
+    ),
+}  # fmt: skip
+
+
+def train(
+    make: Callable[[], nn.Module], x: Callable[[Tensor], Tensor], y: Tensor, recipe: Recipe, seed: int
+) -> list[Weights]:
+    """Train one network a candidate, all from the same start and on the same batches.
+
+    Args:
+        make: gives the network, whose weights are drawn when it is made.
+        x: row numbers [B] -> prepared features [B, ...].
+        y: class positions int64 [N].
+        recipe: how.
+        seed: of the start and of the order of rows.
+
+    Returns:
+        the weights of each candidate, in their order.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = make()
+    count = len(recipe.candidates)
+    stacked, _ = stack_module_state([network] * count)
+    weights = {name: value.detach().clone() for name, value in stacked.items()}
+
+    def loss(own: Weights, rows: Tensor, labels: Tensor) -> Tensor:
+        scores = functional_call(network, own, (rows,))
+        return nn.functional.cross_entropy(scores, labels, label_smoothing=recipe.smoothing)
+
+    slopes = vmap(grad(loss), in_dims=(0, None, None))
+    step = _adaptive(recipe, weights) if recipe.adaptive else _plain(recipe, weights)
+    for done, rows in _batches(len(y), recipe, seed):
+        step(slopes(weights, x(rows), y[rows]), recipe.rate(done))
+    return [{name: value[k] for name, value in weights.items()} for k in range(count)]
+
+
+def _batches(count: int, recipe: Recipe, seed: int) -> Iterator[tuple[float, Tensor]]:
+    """(share of the training that is done after it, row numbers) of every update; no row is left out of an epoch."""
+    chance = torch.Generator().manual_seed(seed)
+    an_epoch = math.ceil(count / recipe.batch)
+    epochs = max(recipe.epochs, math.ceil(recipe.updates / an_epoch))
+    for epoch in range(epochs):
+        for k, rows in enumerate(torch.split(torch.randperm(count, generator=chance), recipe.batch)):
+            yield (epoch * an_epoch + k + 0.5) / (epochs * an_epoch), rows
+
+
+def _each(values: list[float], like: Tensor) -> Tensor:
+    """One number a candidate, shaped to multiply stacked weights."""
+    return torch.tensor(values).view(-1, *[1] * (like.ndim - 1))
+
+
+def _plain(recipe: Recipe, weights: Weights) -> Callable[[Weights, float], None]:
+    rates = {name: _each([c.rate for c in recipe.candidates], value) for name, value in weights.items()}
+
+    def step(slopes: Weights, factor: float) -> None:
+        for name, slope in slopes.items():
+            weights[name] -= factor * rates[name] * slope
+
+    return step
+
+
+def _adaptive(recipe: Recipe, weights: Weights) -> Callable[[Weights, float], None]:
+    """AdamW (Loshchilov and Hutter 2019, Algorithm 2); biases, norms and single vectors do not decay."""
+    mean, square = ({name: torch.zeros_like(value) for name, value in weights.items()} for _ in range(2))
+    rates = {name: _each([c.rate for c in recipe.candidates], value) for name, value in weights.items()}
+    decays = {name: _each([c.decay for c in recipe.candidates], value) for name, value in weights.items()}
+    count = 0
+
+    def step(slopes: Weights, factor: float) -> None:
+        nonlocal count
+        count += 1
+        for name, slope in slopes.items():
+            mean[name].lerp_(slope, 1 - 0.9)
+            square[name].lerp_(slope.square(), 1 - 0.999)
+            size = (square[name] / (1 - 0.999**count)).sqrt_().add_(1e-8)
+            if weights[name].ndim > 2:
+                weights[name] *= 1 - factor * rates[name] * decays[name]
+            weights[name] -= factor * rates[name] / (1 - 0.9**count) * mean[name] / size
+
+    return step
