@@ -77,10 +77,7 @@ class Archive:
     def tree(self) -> str:
         """What DIR must look like and where it comes from, in two sentences."""
         also = f" (or {self.otherwise})" if self.otherwise else ""
-        return (
-            f"DIR must be {self.folder}, or the folder it lies in, with {', '.join(self.pieces)}{also}. "
-            f"Published at {self.page}."
-        )
+        return f"DIR, or DIR/{self.folder}, must hold {', '.join(self.pieces)}{also}. Published at {self.page}."
 
 
 @dataclass(frozen=True)
@@ -123,10 +120,9 @@ class Place:
     def _check_once(self, items: Sequence[Item]) -> None:
         twice = [path for path, count in Counter(item.path for item in items).items() if count > 1]
         if twice:
-            where = twice[0].relative_to(self.root) if twice[0].is_relative_to(self.root) else twice[0]
             raise BadData(
-                f"{self.data}: {len(twice):,} images stand more than once in its lists, the first is {where}; "
-                f"each belongs to one split. Unpack the lists again ({self.archive.page})."
+                f"{self.data}: its lists name {some(twice)} more than once, and an image belongs to one split. "
+                f"Unpack the lists again ({self.archive.page})."
             )
 
     def _present(self, items: Sequence[Item]) -> list[Item]:
@@ -145,7 +141,7 @@ class Place:
         wrong = [f"{held:,} {what} instead of {wanted:,}" for what, (held, wanted) in counts.items() if held != wanted]
         if wrong:
             absent = [name for name in classes if name not in labels] if len(classes) == self.archive.classes else []
-            first = f" (no image of {absent[0]!r})" if absent else ""
+            first = f" (no image of {some(absent)})" if absent else ""
             raise BadData(f"{self.data}: {self.root} has {', '.join(wrong)}{first}. {self._mend()}")
 
     def _check_splits(self, items: Sequence[Item]) -> None:
@@ -156,13 +152,19 @@ class Place:
         alone = sorted({item.label for item in items} - learned)
         if alone:
             raise BadData(
-                f"{self.data}: {len(alone):,} classes have images in {' or '.join(self.archive.images)} but none in "
-                f"train, the first is {alone[0]!r}. Add training images of them, or take their other images out."
+                f"{self.data}: train has no image of {some(alone)}, other splits have. "
+                "Add training images of them, or take their other images out."
             )
 
     def _mend(self) -> str:
         again = f"Unpack the archive again ({self.archive.page})"
         return f"{again}." if self.partial else f"{again}, or write {self.archive.name}:DIR?{PARTIAL} for a part of it."
+
+
+def some(things: Sequence[object]) -> str:
+    """The first three of many, and how many more there are."""
+    more = f" and {len(things) - 3:,} more" if len(things) > 3 else ""
+    return ", ".join(str(thing) for thing in things[:3]) + more
 
 
 def words(argument: str) -> list[str]:
@@ -221,9 +223,8 @@ def pairs(path: Path) -> dict[str, str]:
 def entry(table: Mapping[str, str], key: str, path: Path) -> str:
     """What a table that was read from `path` says of a key that another list names."""
     if key not in table:
-        listed = f"{', '.join(list(table)[:3])}{', ...' if len(table) > 3 else ''}"
         raise BadData(
-            f"{path} does not fit the lists beside it: {key!r} is none of its {len(table):,} values ({listed}). "
+            f"{path} does not fit the lists beside it: {key!r} is none of its values ({some(list(table))}). "
             "Unpack all lists again from one archive."
         )
     return table[key]

@@ -22,7 +22,7 @@ ARCHIVE = _official.Archive(
     page="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
     classes=196,
     images={"train": 8144, "test": 8041},
-    otherwise="the copy car_data with train/<class>/ and test/<class>/",
+    otherwise="train/<class>/ and test/<class>/, the copy without lists",
 )
 COPY = _official.Archive(
     name="cars",
