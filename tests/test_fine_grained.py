@@ -112,6 +112,15 @@ def test_cars_are_read_from_the_copy_in_folders(tmp_path: Path) -> None:
     )
 
 
+def test_cars_lists_go_before_a_copy_beside_them(tmp_path: Path) -> None:
+    root = tiny.cars(tmp_path)
+    for split in tiny.COUNTS:
+        shutil.copytree(tiny.car_data(tmp_path / split) / split, root / split)
+    assert "Ram C/V Cargo Van Minivan 2012" in base.load(f"cars:{root}?partial").classes
+    (root / "devkit" / "cars_meta.mat").unlink()
+    assert base.load(f"cars:{root}?partial").classes[0] == "Acura RL 2000"
+
+
 PIECES = [(name, piece) for name in MEMBERS for piece in archive(name).pieces]
 
 
