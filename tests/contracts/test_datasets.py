@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import tiny_fine_grained
 from twofold import registry
 from twofold.datasets import base
 from twofold.datasets.base import SPLITS, Dataset
@@ -28,10 +30,16 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
+def fine_grained(name: str, folder: Path) -> str:
+    """Three classes of one of the six fine-grained data sets, in its archive's layout."""
+    return f"{name}:{tiny_fine_grained.TREES[name](folder)}?partial"
+
+
 # A DATA string of each member of the room; the folder is there for members that read one.
 EXAMPLES: dict[str, Callable[[Path], str]] = {
     "digits": lambda folder: "digits",
     "folder": lambda folder: f"folder:{pictures(folder)}",
+    **{name: partial(fine_grained, name) for name in tiny_fine_grained.TREES},
 }
 
 
