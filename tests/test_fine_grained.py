@@ -56,9 +56,9 @@ def truth(dataset: Dataset) -> dict[str, Counter[int]]:
 @pytest.mark.parametrize("name", MEMBERS)
 def test_every_image_is_in_its_official_split_with_its_own_label(tmp_path: Path, name: str) -> None:
     dataset = base.load(f"{name}:{tiny.TREES[name](tmp_path)}?partial")
-    counts = tiny.FLOWERS if name == "flowers102" else tiny.COUNTS
+    counts = tiny.FLOWERS if name == "flowers" else tiny.COUNTS
     assert truth(dataset) == {split: Counter(dict.fromkeys(range(3), n // 3)) for split, n in counts.items()}
-    carved = (24, 6, 15) if name != "flowers102" else (12, 9, 15)
+    carved = (24, 6, 15) if name != "flowers" else (12, 9, 15)
     assert tuple(len(dataset.build(split)) for split in SPLITS) == carved
 
 
@@ -80,7 +80,7 @@ def test_classes_have_the_archives_own_names(tmp_path: Path) -> None:
         ),
         "cub": ("001.Grebe_of_0", "002.Grebe_of_1", "003.Grebe_of_2"),
         "dogs": ("n02000000-Hound_0", "n02000001-Hound_1", "n02000002-Hound_2"),
-        "flowers102": ("pink primrose", "hard-leaved pocket orchid", "canterbury bells"),
+        "flowers": ("pink primrose", "hard-leaved pocket orchid", "canterbury bells"),
         "nabirds": tuple(f"Common Eider (Plumage {k})" for k in range(3)),
     }
 
@@ -149,7 +149,7 @@ def test_a_folder_that_is_none_says_what_to_give(tmp_path: Path, name: str) -> N
 def test_other_counts_than_the_published_are_refused(tmp_path: Path, name: str) -> None:
     root, published = tiny.TREES[name](tmp_path), archive(name)
     message = fails(f"{name}:{root}")
-    counts = tiny.FLOWERS if name == "flowers102" else tiny.COUNTS
+    counts = tiny.FLOWERS if name == "flowers" else tiny.COUNTS
     for split, count in counts.items():
         assert f"{count} {split} images instead of {published.images[split]:,}" in message
     assert f"3 classes instead of {published.classes}" in message
@@ -161,7 +161,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make what is published of a data set as small as the tests' trees."""
 
     def shrink(name: str, classes: int = 3) -> None:
-        counts = tiny.FLOWERS if name == "flowers102" else tiny.COUNTS
+        counts = tiny.FLOWERS if name == "flowers" else tiny.COUNTS
         little = replace(archive(name), classes=classes, images=counts)
         where, value = ("archive", lambda level: little) if name == "aircraft" else ("ARCHIVE", little)
         monkeypatch.setattr(module(name), where, value)
@@ -227,11 +227,11 @@ def test_a_wrong_mat_is_one_line_with_its_name(tmp_path: Path, name: str, piece:
 @pytest.mark.parametrize(
     ("name", "piece", "content", "says"),
     [
-        ("flowers102", "imagelabels.mat", {"labels": np.arange(36)}, "numbers that are not 1 to 102"),
-        ("flowers102", "imagelabels.mat", {"labels": np.full(36, 1.5)}, "numbers that are not 1 to 102"),
-        ("flowers102", "imagelabels.mat", {"labels": np.array(["rose"], dtype=object)}, "numbers that are not"),
-        ("flowers102", "imagelabels.mat", {"labels": np.ones((6, 6))}, "numbers that are not 1 to 102"),
-        ("flowers102", "imagelabels.mat", {"labels": np.arange(1, 4)}, "setid.mat holds numbers that are not 1 to 3"),
+        ("flowers", "imagelabels.mat", {"labels": np.arange(36)}, "numbers that are not 1 to 102"),
+        ("flowers", "imagelabels.mat", {"labels": np.full(36, 1.5)}, "numbers that are not 1 to 102"),
+        ("flowers", "imagelabels.mat", {"labels": np.array(["rose"], dtype=object)}, "numbers that are not"),
+        ("flowers", "imagelabels.mat", {"labels": np.ones((6, 6))}, "numbers that are not 1 to 102"),
+        ("flowers", "imagelabels.mat", {"labels": np.arange(1, 4)}, "setid.mat holds numbers that are not 1 to 3"),
         ("dogs", "lists/test_list.mat", {"file_list": tiny.cells(["a/b.jpg"]), "labels": [121]}, "not 1 to 120"),
         ("dogs", "lists/test_list.mat", {"file_list": tiny.cells(["a/b.jpg"]), "labels": [1, 2]}, "do not fit"),
         (
@@ -304,9 +304,9 @@ def test_an_image_outside_the_archive_is_none(tmp_path: Path) -> None:
 
 def test_flowers_of_the_published_size_are_whole(tmp_path: Path) -> None:
     """8,189 names of one picture, so that the published numbers themselves are met once."""
-    published = archive("flowers102")
-    root = tiny.flowers102(tmp_path, 102, published.images, tiny.linked(tmp_path / "picture.jpg"))
-    dataset = base.load(f"flowers102:{root}")
+    published = archive("flowers")
+    root = tiny.flowers(tmp_path, 102, published.images, tiny.linked(tmp_path / "picture.jpg"))
+    dataset = base.load(f"flowers:{root}")
     assert [len(dataset.build(split)) for split in SPLITS] == [1020, 1020, 6149]
     assert len(dataset.classes) == 102 and "?" not in dataset.name
 

@@ -145,7 +145,7 @@ def dogs(folder: Path, classes: int = 3, counts: Mapping[str, int] = COUNTS, pai
 FLOWERS = {"train": 12, "val": 9, "test": 15}
 
 
-def flowers102(folder: Path, classes: int = 3, counts: Mapping[str, int] = FLOWERS, paint: Paint = paint) -> Path:
+def flowers(folder: Path, classes: int = 3, counts: Mapping[str, int] = FLOWERS, paint: Paint = paint) -> Path:
     root = folder / "flowers-102"
     images = plan(classes, counts)
     for number, (k, split) in enumerate(images, start=1):
@@ -175,4 +175,4 @@ def nabirds(folder: Path, classes: int = 3, counts: Mapping[str, int] = COUNTS, 
     return root
 
 
-TREES = {"aircraft": aircraft, "cars": cars, "cub": cub, "dogs": dogs, "flowers102": flowers102, "nabirds": nabirds}
+TREES = {"aircraft": aircraft, "cars": cars, "cub": cub, "dogs": dogs, "flowers": flowers, "nabirds": nabirds}

@@ -13,7 +13,7 @@ from twofold.datasets import _official
 from twofold.datasets._files import Files, Item
 
 ARCHIVE = _official.Archive(
-    name="flowers102",
+    name="flowers",
     folder="flowers-102",
     pieces=("jpg/", "imagelabels.mat", "setid.mat"),
     page="https://www.robots.ox.ac.uk/~vgg/data/flowers/102/",
@@ -24,7 +24,7 @@ PARTS = {"train": "trnid", "val": "valid", "test": "tstid"}
 
 
 def build(argument: str) -> Files:
-    """`flowers102:DIR[?partial]`; images in the order of the official parts, train first."""
+    """`flowers:DIR[?partial]`; images in the order of the official parts, train first."""
     place = ARCHIVE.open(argument)
     names: list[str] = Flowers102.classes
     images, labelled, divided = place.path("jpg/"), place.path("imagelabels.mat"), place.path("setid.mat")
