@@ -79,7 +79,7 @@ def name(request: pytest.FixtureRequest) -> str:
         "mlp": f"mlp?{short}&hidden=32",
         "cnn": f"cnn?{short}&decay=0.1&width=16&layers=1",
         "attention": "attention?rate=0.01&decay=0.1&updates=60&tokenizer=p2&width=16",
-        "difformer": "difformer?rate=0.01&decay=0.1&updates=60&width=16&blocks=1",
+        "difformer": "difformer?rate=0.02&decay=0.1&epochs=40&updates=40&width=8&blocks=1",
     }
     return small.get(request.param, request.param)
 
@@ -290,7 +290,7 @@ def bits(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_difformer_joins_blocks_and_steps() -> None:
     x, y = bits(240, 0)
-    head = base.load("difformer?width=16&blocks=1&rate=0.01&decay=0.1&updates=120").fit(x, y)
+    head = base.load("difformer?width=8&blocks=1&rate=0.02&decay=0.1&epochs=60&updates=60").fit(x, y)
     test, answers = bits(120, 1)
     assert (head.predict(test) == answers).mean() > 0.9
     # The order of the maps is not part of what it learned: they are told apart by their names.
