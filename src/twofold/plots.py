@@ -103,6 +103,37 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], out: Path) -> None:
     _save(figure, out)
 
 
+def confusion(
+    panels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], title: str, out: Path
+) -> None:  # fmt: skip
+    """What was taken for what, one panel a head: the share of each label's images in percent, zeros left blank.
+
+    Args:
+        panels: name -> counts [K, K], a row a label, a column an answer.
+        classes: their names.
+        title: what is shown.
+        out: PNG or SVG file.
+    """
+    side = 1.4 + max(2.4, 0.34 * len(classes))
+    figure = _figure(side * len(panels), side + 0.3)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    letters = 8 if len(classes) <= 24 else 6
+    for ax, (name, counts) in zip(axes, panels.items(), strict=True):
+        shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.5 and len(classes) <= 24:
+                colour = "white" if share > 60 else "black"
+                ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+        ax.set_xticks(range(len(classes)), classes, fontsize=letters, rotation=90)
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel("answer")
+    axes[0].set_yticks(range(len(classes)), classes, fontsize=letters)
+    axes[0].set_ylabel("label")
+    figure.suptitle(f"{title}, % of each label", fontsize=11)
+    _save(figure, out)
+
+
 def _log_in_plain_numbers(ax: Axes) -> None:
     """A logarithmic y axis that says 0.2 rather than 2 × 10⁻¹."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter

@@ -9,9 +9,12 @@ from typing import Any
 
 from twofold.errors import BadSetting
 from twofold.records import Cell, Score
+from twofold.steps import _rows
 from twofold.steps._page import RunFolder, labels_text, place, undamaged
 
 NAMES = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
+# Measures that say more about a row whose accuracy has its line: they are in results.jsonl.
+BESIDE = ("top5", "mean_per_class", "calibration_error", "top1_difference")
 ELSEWHERE = ("sample", "select", "pretrain")  # their scores have sections of their own, or are no test scores
 CHART_MOST = 30
 SEEDS_SHOWN = 5
@@ -126,7 +129,10 @@ def groups(shown: Sequence[RunFolder]) -> list[Group]:
 
 
 def _tested(run: RunFolder) -> list[Score]:
-    return [] if run.verb in ELSEWHERE else [s for s in run.scores if s.split == "test" and 0 <= s.value <= 1]
+    if run.verb in ELSEWHERE:
+        return []
+    beside = BESIDE if run.verb == "probe" else ()
+    return [s for s in run.scores if s.split == "test" and 0 <= s.value <= 1 and s.name not in beside]
 
 
 def _same(run: RunFolder, score: Score) -> str:
@@ -157,6 +163,8 @@ def _place(about: dict[str, Any]) -> str:
         number = Cell.parse(str(about.get("cell"))).tap.block
     except BadSetting:
         number = None
+    if "steps" in about:
+        return f"{about['block']}, {_rows.noise_text(about)}, pool\u00a0{about['pool']}"
     return place(number, about["block"], about.get("t"), about.get("sigma"), about["pool"])
 
 

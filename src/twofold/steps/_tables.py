@@ -1,0 +1,65 @@
+"""The features that heads read: a table; rows of several cells or draws beside one another; several maps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from twofold.datasets import base as datasets
+from twofold.datasets.base import Dataset
+from twofold.heads import base as heads
+from twofold.records import Cell
+from twofold.steps import _fill
+from twofold.steps._rows import Place, Row
+from twofold.store import Store, Table
+
+Tables = dict[str, Table]
+
+
+def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, folder: Path) -> list[Tables]:
+    """For every head that votes the three splits of its features, with the noise of one seed.
+
+    Args:
+        place, dataset, row: what is read, and how.
+        seed: of the noise; seeds `seed + seeds`, `seed + 2 seeds` .. are those of further draws that stand apart.
+        seeds: how many seeds there are in all.
+        folder: for the stores, which are filled where they lack.
+    """
+    apart = row.cells[0].tap.t is not None and place.draws_as == "concatenate"
+    noises = [seed + k * seeds for k in range(place.draws)] if apart else [seed]
+    reading = replace(place, draws=1) if apart else place
+    stores = [_store(replace(reading, seed=noise), dataset, row, folder) for noise in noises]
+    return [_joined(stores, cells) for cells in row.voters]
+
+
+def _store(place: Place, dataset: Dataset, row: Row, folder: Path) -> Store:
+    """The store of a row's features with the noise of one seed."""
+    part = f"seed{place.seed}"
+    if row.cells[0].tap.t is None:
+        # Features without noise are the same for every seed.
+        place, part = replace(place, seed=0, draws=1, label=None), "clean"
+    store = _fill.open_store(folder / f"{row.backbone.identity}-{part}", row.backbone, dataset, place)
+    _fill.fill(store, row.backbone, dataset, datasets.SPLITS, row.cells, place)
+    return store
+
+
+def _joined(stores: Sequence[Store], cells: Sequence[Cell]) -> Tables:
+    """What one head reads of each split."""
+    parts = {split: [store.read(split, cell) for store in stores for cell in cells] for split in datasets.SPLITS}
+    if len(parts["train"]) == 1:
+        return {split: tables[0] for split, tables in parts.items()}
+    if cells[0].pool == 0:
+        names = [str(cell) for cell in cells]
+        return {
+            split: replace(t[0], x=heads.side_by_side(dict(zip(names, (one.x for one in t), strict=True))))
+            for split, t in parts.items()
+        }
+    # Brought to one mean variance on train, so that none drowns the others.
+    factors = [np.float32(1 / max(float(table.x.var(0).mean()) ** 0.5, 1e-12)) for table in parts["train"]]
+    return {
+        split: replace(t[0], x=np.concatenate([one.x * f for one, f in zip(t, factors, strict=True)], 1))
+        for split, t in parts.items()
+    }
