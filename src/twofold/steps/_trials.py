@@ -69,7 +69,7 @@ class Predictions:
 def load(path: Path) -> Predictions:
     """Read what `save` wrote; nothing in the file is executed."""
     try:
-        with files.undamaged(path, ""), np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file, files.undamaged(path, ""), np.load(file, allow_pickle=False) as found:
             return _checked(Predictions(**{f.name: found[f.name] for f in fields(Predictions)}))
     except (zipfile.BadZipFile, EOFError, OSError, BadRun) as error:
         raise BadRun(
