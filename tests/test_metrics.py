@@ -70,7 +70,9 @@ def made(confidence: list[float], right: list[bool]) -> Predictions:
 
 def test_the_calibration_error_is_the_mean_distance_of_confidence_to_accuracy() -> None:
     # Two bins: 0.6 sure and right half of the time, 0.9 sure and always right: (0.1 * 2 + 0.1 * 4) / 6 apart.
-    found = {m.name: m.value for m in _metrics.measure(made([0.6, 0.6, 0.9, 0.9, 0.9, 0.9], [True, False, *[True] * 4]))}
+    found = {
+        m.name: m.value for m in _metrics.measure(made([0.6, 0.6, 0.9, 0.9, 0.9, 0.9], [True, False, *[True] * 4]))
+    }
     assert found["calibration_error"] == pytest.approx(0.1) and "top5" not in found
     # Distances within a bin cancel, those of different bins do not.
     two = {m.name: m.value for m in _metrics.measure(made([0.5, 0.95], [True, False]))}

@@ -107,9 +107,7 @@ def _rival(config: Config, dataset: Dataset) -> tuple[dict[str, str], Prediction
     if not np.array_equal(found.index, test.index) or not np.array_equal(found.labels, test.labels):
         raise BadRun(f"--against {folder} was tested on other images than {config.data}: pairs are of the same images.")
     if len(found.seeds) != config.seeds:
-        raise BadRun(
-            f"--against {folder} has {len(found.seeds)} seeds, here are {config.seeds}. Give --seeds the same."
-        )
+        raise BadRun(f"--against {folder} has {len(found.seeds)} seeds, not {config.seeds}. Give --seeds the same.")
     return {"run": str(folder), "row": first["row"], "head": first["head"]}, found
 
 

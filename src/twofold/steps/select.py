@@ -20,7 +20,7 @@ from twofold.heads import base as heads
 from twofold.records import Cell, Number, Outcome, Score, Tap, number_text
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _fill, _shots
+from twofold.steps import _fill, _labels, _shots
 from twofold.store import Store
 
 log = logging.getLogger("twofold")
@@ -59,6 +59,7 @@ def run(config: Config) -> Outcome:
     dataset = datasets.load(config.data, sealed=SEALED)
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
+    _labels.check(dataset, tested=False)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
     inputs = {"model": backbone.fingerprint, "data": dataset.fingerprint}
