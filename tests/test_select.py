@@ -17,6 +17,7 @@ from twofold import cli, files, results, store
 from twofold.datasets.digits import Digits
 from twofold.errors import SealedSplit
 from twofold.steps import select
+from twofold.steps._judging import Judge
 
 Command = Callable[..., tuple[int, str, str]]
 TINY = ("--images", 512, "--widths", "16,16", "--probe-every", 256, "--log-every", 128, "--save-every", 256, "--quiet")
@@ -116,8 +117,8 @@ def test_select_that_was_stopped_judges_only_the_rest(
         (stopped / name).unlink()
     lines = (stopped / "map.jsonl").read_text().splitlines(keepends=True)
     (stopped / "map.jsonl").write_text("".join(lines[:5]) + lines[5][:20])
-    judged, judge = [], select._judge
-    monkeypatch.setattr(select, "_judge", lambda config, table, cell: judged.append(cell) or judge(config, table, cell))
+    judged, judge = [], Judge.on_val
+    monkeypatch.setattr(Judge, "on_val", lambda own, table, cell: judged.append(cell) or judge(own, table, cell))
     assert command("select", "--model", tiny_run, "--data", "digits", "--out", stopped, *WHERE, "--quiet")[0] == 0
     assert len(judged) == 3
     for name in ("map.jsonl", "results.jsonl", "map.png"):

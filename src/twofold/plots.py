@@ -43,16 +43,17 @@ def image_grid(images: Sequence[Path], out: Path) -> None:
 
 def selection_map(
     panels: Mapping[str, NDArray[np.float64]], blocks: Sequence[str], steps: Sequence[str],
-    best: tuple[str, int, int], title: str, out: Path,
+    best: tuple[str, int, int], title: str, out: Path, looked: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:  # fmt: skip
     """Heat maps of accuracy over block and noise step, one panel a pool.
 
     Args:
-        panels: pool name -> accuracy [blocks, steps], NaN where there is no cell.
+        panels: pool name -> accuracy [blocks, steps], NaN where no cell was judged, which is hatched.
         blocks, steps: labels of rows (bottom to top) and columns.
         best: panel name, row and column of the choice, ringed.
         title: what is shown.
         out: PNG or SVG file.
+        looked: as `panels`, what was only looked at on a part of the rows: numbers without a colour.
     """
     figure = _figure(1.6 + max(2.6, 0.62 * len(steps)) * len(panels), 1.6 + max(2.2, 0.3 * len(blocks)))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -67,7 +68,10 @@ def selection_map(
             vmin=100 * low,
             vmax=100 * shown.max(),
         )
+        _hatch(ax, np.isnan(values))
         _write_cells(ax, values, low, float(shown.max()))
+        if looked is not None:
+            _write_looks(ax, values, looked[name])
         ax.set_title(name, fontsize=10)
         ax.set_xticks(range(len(steps)), steps, fontsize=8)
         ax.set_xlabel("noise step t  (σ below)")
@@ -183,6 +187,23 @@ def _write_cells(ax: Axes, values: NDArray[np.float64], low: float, high: float)
                 fontsize=7,
                 color="black" if dark else "white",
             )
+
+
+def _hatch(ax: Axes, empty: NDArray[np.bool_]) -> None:
+    """Cells that nobody judged are seen to be empty."""
+    from matplotlib.patches import Rectangle
+
+    for row, column in np.argwhere(empty):
+        place = (column - 0.5, row - 0.5)
+        ax.add_patch(Rectangle(place, 1, 1, fill=False, hatch="////", edgecolor="#dddddd", linewidth=0))
+
+
+def _write_looks(ax: Axes, values: NDArray[np.float64], looked: NDArray[np.float64]) -> None:
+    """Pale numbers in cells that were looked at and not judged."""
+    for row, column in np.argwhere(np.isnan(values) & np.isfinite(looked)):
+        plate = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        text = f"{100 * looked[row, column]:.0f}"
+        ax.text(column, row, text, ha="center", va="center", fontsize=6, color="#777777", bbox=plate)
 
 
 def _save(figure: Figure, out: Path) -> None:
