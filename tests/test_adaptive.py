@@ -14,8 +14,9 @@ import pytest
 from twofold import files, store
 from twofold.datasets import base as datasets
 from twofold.steps import _adaptive
-from twofold.steps._adaptive import Halving, Part, golden_section
+from twofold.steps._adaptive import Halving, golden_section
 from twofold.steps._judging import Judge
+from twofold.steps._part import Part
 
 SIGMAS = "0.01,0.02,0.04,0.08,0.15,0.3,0.6,1,2,4,8,16"
 WHERE = ("--blocks", "1,mid,up.0.0", "--sigma", SIGMAS, "--pool", "1,2")

@@ -7,34 +7,31 @@ the rows, few steps are looked at; the best of these are read whole, and judged 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from twofold import noise
 from twofold.backbones.base import Backbone
-from twofold.datasets.base import Dataset, Rows
+from twofold.datasets.base import Dataset
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap
 from twofold.steps import _fill, _judging
 from twofold.steps._judging import Judge, Record
+from twofold.steps._part import Part
 from twofold.store import Store
 
 BUDGET = 0.25  # of the grid's forward passes
 PART = 0.25  # of the rows, on which steps are looked at
-LOOKS = 5
-LEAST_STEPS = 8  # below, the budget holds no step that is read whole
+LOOKS = (3, 5)  # at least, at most
 GOLDEN = (3 - math.sqrt(5)) / 2
 KEPT = 0.25  # of the places (block and pool) at the end of the halving
 BEST = 3  # places whose mean stands for a step
 
 Place = tuple[int, int]
+SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -47,50 +44,80 @@ class Found:
     grid_passes: int
 
 
-def check(cells: Sequence[Cell]) -> None:
-    """Raise `BadSetting` where there are too few steps to leave most of them out."""
-    steps = {cell.tap.t for cell in cells}
-    if len(steps) < LEAST_STEPS:
+@dataclass(frozen=True)
+class Plan:
+    """What a search may spend.
+
+    Attributes:
+        part: the rows that steps are looked at on.
+        looks: how many steps are looked at.
+        rows, few: images of train and val, and of the part of them.
+        steps: all there are, ascending in sigma.
+    """
+
+    part: Part
+    looks: int
+    rows: int
+    few: int
+    steps: list[float | None]
+
+    def whole(self, looks: int) -> int:
+        """How many steps can be read whole after so many looks."""
+        return int((BUDGET * len(self.steps) * self.rows - looks * self.few) / self.rows)
+
+
+def plan(judge: Judge, backbone: Backbone, dataset: Dataset, cells: Sequence[Cell], seed: int) -> Plan:
+    """Share the budget out.
+
+    Raises:
+        BadSetting: there are too few steps to leave most of them out.
+    """
+    steps = sorted({cell.tap.t for cell in cells}, key=lambda t: backbone.sigma(t) or 0)
+    part = Part(dataset, PART, seed, least=judge.shots + 1 if judge.shots else _judging.FOLDS)
+    rows, few = _count(dataset), _count(part)
+    looks = int((BUDGET * len(steps) - 1) * rows / few)
+    if looks < LOOKS[0]:
+        wanted = math.ceil((1 + LOOKS[0] * few / rows) / BUDGET)
         raise BadSetting(
             f"--search adaptive leaves most noise steps out, and there {'is' if len(steps) == 1 else 'are'} "
-            f"{len(steps)}. Give {LEAST_STEPS} or more with --t or --sigma, or --search grid."
+            f"{len(steps)}. Give {wanted} or more with --t or --sigma, or --search grid."
         )
+    return Plan(part, min(looks, LOOKS[1]), rows, few, steps)
 
 
 def search(
-    judge: Judge, folder: Path, open_store: Callable[[str, Dataset], Store], backbone: Backbone, dataset: Dataset,
-    cells: Sequence[Cell], reading: _fill.Reading,
+    judge: Judge, planned: Plan, folder: Path, open_store: Callable[[str, Dataset], Store], backbone: Backbone,
+    dataset: Dataset, cells: Sequence[Cell], reading: _fill.Reading,
 ) -> Found:  # fmt: skip
     """Look at few steps on a part of the rows, then read the best of them whole.
 
     Args:
         judge: what judges a cell.
+        planned: what may be spent.
         folder: of looks.jsonl and map.jsonl, which make a second run go on where the first stopped.
         open_store: gives the store of this name for a data set.
         backbone, dataset, reading: what is read, and how.
         cells: the whole grid.
     """
-    part = Part(dataset, PART, reading.seed, least=judge.shots + 1 if judge.shots else _judging.FOLDS)
+    part, steps = planned.part, planned.steps
     small, large = open_store("part", part), open_store("", dataset)
-    steps = sorted({c.tap.t for c in cells}, key=lambda t: backbone.sigma(t) or 0)
     halving = Halving([(c.tap.block, c.pool) for c in cells if c.tap.t == steps[0]])
     looked: list[Record] = []
 
     def look(number: int) -> float:
         wanted = halving.cells(steps[number])
-        _fill.fill(small, backbone, part, ("train", "val"), wanted, reading)
+        _fill.fill(small, backbone, part, SPLITS, wanted, reading)
         found = _judging.records(folder / "looks.jsonl", wanted, lambda cell: judge.within(small, cell))
         looked.extend(found)
         return halving.after(found)
 
-    values = golden_section([math.log(backbone.sigma(t) or 1e-9) for t in steps], look, LOOKS)
-    rows, few = _count(dataset), _count(part)
-    whole = int((BUDGET * len(steps) * rows - len(values) * few) / rows)
-    best = sorted(values, key=lambda k: -values[k])[:whole]
+    values = golden_section([math.log(backbone.sigma(t) or 1e-9) for t in steps], look, planned.looks)
+    best = sorted(values, key=lambda k: -values[k])[: planned.whole(len(values))]
     wanted = [cell for k in sorted(best) for cell in halving.cells(steps[k])]
-    _fill.fill(large, backbone, dataset, ("train", "val"), wanted, reading)
+    _fill.fill(large, backbone, dataset, SPLITS, wanted, reading)
     judged = _judging.records(folder / "map.jsonl", wanted, lambda cell: judge.on_val(large, cell))
-    return Found(judged, looked, len(values) * few + len(best) * rows, len(steps) * rows)
+    passes = len(values) * planned.few + len(best) * planned.rows
+    return Found(judged, looked, passes, len(steps) * planned.rows)
 
 
 def golden_section(where: Sequence[float], value: Callable[[int], float], most: int) -> dict[int, float]:
@@ -157,31 +184,5 @@ class Halving:
         return float(np.mean(sorted((r["accuracy"] for r in found), reverse=True)[:BEST]))
 
 
-@final
-class Part(Dataset):
-    """A share of each class of train and val, drawn by the seed; images keep their numbers, and so their noise."""
-
-    def __init__(self, inner: Dataset, share: float, seed: int, *, least: int) -> None:
-        self._inner, self._share, self._seed, self._least = inner, share, seed, least
-        self.name, self.classes = inner.name, inner.classes
-        self.image_size, self.channels = inner.image_size, inner.channels
-        told = hashlib.sha256(f"{inner.fingerprint} {share} {seed} {least}".encode())
-        self.fingerprint = told.hexdigest()[:16]
-
-    def build(self, split: str) -> Rows:
-        """The rows of a split that are in it."""
-        whole = self._inner.build(split)
-        rows = self._rows(whole.labels)
-        return Rows(whole.labels[rows], whole.index[rows], lambda wanted: whole.read(rows[np.asarray(wanted)]))
-
-    def _rows(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        kept = []
-        for label in np.unique(labels):
-            own = np.flatnonzero(labels == label)
-            chance = noise.generator(self._seed, int(label), draw=2, purpose=noise.SHOTS)
-            kept.append(chance.permutation(own)[: max(self._least, round(self._share * len(own)))])
-        return np.sort(np.concatenate(kept))
-
-
 def _count(dataset: Dataset) -> int:
-    return sum(len(dataset.build(split)) for split in ("train", "val"))
+    return sum(len(dataset.build(split)) for split in SPLITS)

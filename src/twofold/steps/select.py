@@ -21,7 +21,7 @@ from twofold.records import Cell, Outcome, Score, number_text
 from twofold.runs import Run
 from twofold.settings import setting
 from twofold.steps import _adaptive, _fill, _judging, _labels, _shots
-from twofold.steps._adaptive import Found
+from twofold.steps._adaptive import Found, Plan
 from twofold.steps._judging import Judge
 from twofold.store import Store
 
@@ -64,28 +64,31 @@ def run(config: Config) -> Outcome:
     _labels.check(dataset, tested=False)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
-    if config.search == "adaptive":
-        _adaptive.check(wanted)
+    judge = Judge(config.head, config.shots, config.trials, config.seed)
+    planned = _adaptive.plan(judge, backbone, dataset, wanted, config.seed) if config.search == "adaptive" else None
     inputs = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "select", config, inputs) as run_:
         if done := run_.again(_told):
             return done
-        facts = _conclude(config, run_, backbone, wanted, _found(config, run_, backbone, dataset, wanted))
+        found = _found(config, run_, judge, planned, backbone, dataset, wanted)
+        facts = _conclude(config, run_, backbone, wanted, found)
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
 
 
-def _found(config: Config, run_: Run, backbone: Backbone, dataset: Dataset, wanted: Sequence[Cell]) -> Found:
+def _found(
+    config: Config, run_: Run, judge: Judge, planned: Plan | None, backbone: Backbone, dataset: Dataset,
+    wanted: Sequence[Cell],
+) -> Found:  # fmt: skip
     """The records of the whole grid, or of what an adaptive search read of it."""
-    judge = Judge(config.head, config.shots, config.trials, config.seed)
 
     def opened(name: str, data: Dataset) -> Store:
         folder = config.features or config.out / "features"
         place = folder if not name else folder.with_name(f"{folder.name}-{name}")
         return _fill.open_store(place, backbone, data, config, sealed=SEALED)
 
-    if config.search == "adaptive":
-        return _adaptive.search(judge, run_.folder, opened, backbone, dataset, wanted, config)
+    if planned is not None:
+        return _adaptive.search(judge, planned, run_.folder, opened, backbone, dataset, wanted, config)
     table = opened("", dataset)
     _fill.fill(table, backbone, dataset, ("train", "val"), wanted, config)
     judged = _judging.records(run_.folder / "map.jsonl", wanted, lambda cell: judge.on_val(table, cell))
@@ -139,6 +142,8 @@ def _draw(
     ring = (f"pool {best['pool']}", blocks.index(best["block"]), steps.index(best["t"]))
     few = f", {config.shots} labels a class" if config.shots else ""
     title = f"{config.head} probe on val of {config.data}{few}"
+    if found.looked:
+        title += "\nhatched: not judged; pale numbers: looked at on a part of the rows"
     plots.selection_map(panels(found.judged), names, labels, ring, title, out, looked=panels(found.looked))
 
 

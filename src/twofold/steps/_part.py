@@ -1,0 +1,38 @@
+"""A part of a data set's rows, to try things on."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import noise
+from twofold.datasets.base import Dataset, Rows
+
+
+@final
+class Part(Dataset):
+    """A share of each class of train and val, drawn by the seed; images keep their numbers, and so their noise."""
+
+    def __init__(self, inner: Dataset, share: float, seed: int, *, least: int) -> None:
+        self._inner, self._share, self._seed, self._least = inner, share, seed, least
+        self.name, self.classes = inner.name, inner.classes
+        self.image_size, self.channels = inner.image_size, inner.channels
+        told = hashlib.sha256(f"{inner.fingerprint} {share} {seed} {least}".encode())
+        self.fingerprint = told.hexdigest()[:16]
+
+    def build(self, split: str) -> Rows:
+        """The rows of a split that are in it."""
+        whole = self._inner.build(split)
+        rows = self._rows(whole.labels)
+        return Rows(whole.labels[rows], whole.index[rows], lambda wanted: whole.read(rows[np.asarray(wanted)]))
+
+    def _rows(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+        kept = []
+        for label in np.unique(labels):
+            own = np.flatnonzero(labels == label)
+            chance = noise.generator(self._seed, int(label), draw=2, purpose=noise.SHOTS)
+            kept.append(chance.permutation(own)[: max(self._least, round(self._share * len(own)))])
+        return np.sort(np.concatenate(kept))
