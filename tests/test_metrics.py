@@ -31,7 +31,7 @@ def tables(seed: int) -> dict[str, store.Table]:
 
 @pytest.fixture(scope="module")
 def predictions() -> Predictions:
-    return _trials.run([[tables(seed)] for seed in range(SEEDS)], "ridge", 0, range(SEEDS))
+    return _trials.run(lambda seed: [tables(seed)], "ridge", 0, range(SEEDS))
 
 
 def test_measures_are_those_of_scikit_learn(predictions: Predictions) -> None:
@@ -82,7 +82,7 @@ def test_the_calibration_error_is_the_mean_distance_of_confidence_to_accuracy() 
 def test_a_label_that_no_head_knows_is_wrong_and_last() -> None:
     unknown = tables(0)
     unknown["test"] = store.Table(unknown["test"].x, np.full(IMAGES, 99), unknown["test"].index)
-    found = _trials.run([[unknown]], "ridge", 0, [0])
+    found = _trials.run(lambda _: [unknown], "ridge", 0, [0])
     assert not found.right.any() and (found.rank == CLASSES).all()
 
 
@@ -95,11 +95,11 @@ def test_votes_are_the_mean_of_probabilities() -> None:
             x = table.x.copy()
             x[:, columns] = 0
             one[split] = store.Table(x, table.y, table.index)
-    share = {n: _trials.run([v], "logistic", 0, [0]).right.mean() for n, v in
+    share = {n: _trials.run(lambda _, v=v: v, "logistic", 0, [0]).right.mean() for n, v in
              {"left": [left], "right": [right], "both": [left, right]}.items()}  # fmt: skip
     assert share["both"] > max(share["left"], share["right"]) + 0.1
-    same = _trials.run([[left, left]], "logistic", 0, [0])
-    assert (same.predicted == _trials.run([[left]], "logistic", 0, [0]).predicted).all()
+    same = _trials.run(lambda _: [left, left], "logistic", 0, [0])
+    assert (same.predicted == _trials.run(lambda _: [left], "logistic", 0, [0]).predicted).all()
 
 
 def test_predictions_come_back_as_they_were_and_a_damaged_file_is_one_line(

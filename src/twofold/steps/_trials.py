@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -93,24 +93,39 @@ def path_of(folder: Path, row: str, head: str) -> Path:
     return folder / FOLDER / f"{plain}-{name}-{told}.npz"
 
 
-def run(voters: Sequence[Sequence[Tables]], head: str, shots: int, seeds: Sequence[int]) -> Predictions:
+def run(read: Callable[[int], Sequence[Tables]], head: str, shots: int, seeds: Sequence[int]) -> Predictions:
     """Fit, choose, open test, for every seed.
 
     Args:
-        voters: for every seed, the tables of train, val and test that each voting head reads.
+        read: gives for a seed the tables of train, val and test that each voting head reads; one seed's at a time.
         head: name of the head.
         shots: labels a class; 0 for all.
         seeds: of noise and shots.
     """
-    trials = [[_trial(tables, head, shots, seed) for tables in own] for seed, own in zip(seeds, voters, strict=True)]
-    test = voters[0][0]["test"]
-    answers = [_answer(own, test.y) for own in trials]
-    predicted, confidence, rank = (np.stack(part) for part in zip(*answers, strict=True))
+    return _joined(seeds, [_answered(read(seed), head, shots, seed) for seed in seeds])
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What the heads of one seed answer on test [N]; see `Predictions`."""
+
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    rank: NDArray[np.int64]
+    classes: int
+    val: float
+    chosen: str
+
+
+def _joined(seeds: Sequence[int], answers: Sequence[_Answer]) -> Predictions:
+    per_seed = {name: np.stack([getattr(a, name) for a in answers]) for name in ("predicted", "confidence", "rank")}
+    val, chosen = np.array([a.val for a in answers]), np.array([a.chosen for a in answers])
+    first = answers[0]
     return Predictions(
-        test.index, test.y, np.array(seeds), predicted, confidence, rank, np.array(len(trials[0][0].head.classes_)),
-        np.array([_accuracy(own) for own in trials]),
-        np.array([json.dumps([t.choice for t in own] if len(own) > 1 else own[0].choice) for own in trials]),
-    )  # fmt: skip
+        first.index, first.labels, np.array(seeds), **per_seed, classes=np.array(first.classes), val=val, chosen=chosen
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,12 +177,15 @@ def _accuracy(voters: Sequence[_Trial]) -> float:
     return float((answers == voters[0].val_labels).mean())
 
 
-def _answer(voters: Sequence[_Trial], labels: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    """Likeliest label, its probability, and the right label's rank [N] each; a class no head knows is last."""
-    classes, ranked = voters[0].head.classes_, _ranked(voters, "test")
+def _answered(voters: Sequence[Tables], head: str, shots: int, seed: int) -> _Answer:
+    """Likeliest label, its probability, and the right label's rank; a class that no head knows is last."""
+    trials = [_trial(tables, head, shots, seed) for tables in voters]
+    index, labels = voters[0]["test"].index, voters[0]["test"].y
+    classes, ranked = trials[0].head.classes_, _ranked(trials, "test")
     rows, first = np.arange(len(labels)), ranked.argmax(1)
-    confidence = _mean(voters, "test")[rows, first].astype(np.float32)
+    confidence = _mean(trials, "test")[rows, first].astype(np.float32)
     known = np.isin(labels, classes)
     own = ranked[rows, np.searchsorted(classes, np.where(known, labels, classes[0]))]
-    rank = np.where(known, (ranked >= own[:, None]).sum(1) - 1, len(classes))
-    return classes[first], confidence, rank.astype(np.int64)
+    rank = np.where(known, (ranked >= own[:, None]).sum(1) - 1, len(classes)).astype(np.int64)
+    chosen = json.dumps([t.choice for t in trials] if len(trials) > 1 else trials[0].choice)
+    return _Answer(index, labels, classes[first], confidence, rank, len(classes), _accuracy(trials), chosen)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,8 @@ def _predictions(config: Config, run_: Run, dataset: Dataset, row: Row, head: st
     if not path.exists():
         seeds = range(config.seed, config.seed + config.seeds)
         folder = config.features or config.out / "features"
-        tables = [_tables.read(config, dataset, row, s, seeds=config.seeds, folder=folder) for s in seeds]
-        _trials.run(tables, head, config.shots, seeds).save(path)
+        read = partial(_tables.read, config, dataset, row, seeds=config.seeds, folder=folder)
+        _trials.run(read, head, config.shots, seeds).save(path)
     return _trials.load(path)
 
 
@@ -206,8 +207,10 @@ def _facts(scores: list[Score]) -> dict[str, Any]:
 
 
 def _table(scores: list[Score]) -> str:
-    lines = [("", "head", "read at", "top-1 on test, %", "n", "against the first row, points")]
     apart = {(s.about["row"], s.about["head"]): s for s in scores if s.name == DIFFERENCE}
+    rival = next((s.about["against"].get("run") for s in apart.values()), None)
+    whose = f"the first row of {rival}" if rival else "the first row"
+    lines = [("", "head", "read at", "top-1 on test, %", "n", f"against {whose}, points")]
     for s in (s for s in scores if s.name == MAIN):
         place = f"{s.about['block']} {_rows.noise_text(s.about)} pool {s.about['pool'] or 'none'}"
         pair = apart.get((s.about["row"], s.about["head"]))
