@@ -17,7 +17,7 @@ NAMES = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
 # Measures that say more about a row whose accuracy has its line: they are in results.jsonl.
 BESIDE = {
     "top5": "Top-5, %", "mean_per_class": "Mean per class, %", "calibration_error": "Calibration error, %",
-    "top1_difference": "Against the first row of its run, points",
+    "top1_difference": "Difference, points",
 }  # fmt: skip
 ELSEWHERE = ("sample", "select", "pretrain")  # their scores have sections of their own, or are no test scores
 CHART_MOST = 30
