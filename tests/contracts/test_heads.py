@@ -227,6 +227,8 @@ def test_parameters_are_those_of_the_papers(name: str, shape: Any, millions: flo
         ("linear?recipe=best", "No recipe 'best'. There is: paper, strong"),
         ("attention?tokenizer=p3", "No tokenizer of the attention head 'p3'"),
         ("linea", "Did you mean 'linear'"),
+        ("difformer?width=0", "width of DifFormer must be a whole number of 1 or more, not 0"),
+        ("attention?blocks=1.5", "blocks of Attention must be a whole number of 1 or more, not 1.5"),
     ],
 )
 def test_settings_behind_a_name_are_checked(name: str, says: str) -> None:

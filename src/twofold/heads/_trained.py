@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from twofold.errors import unknown
+from twofold.errors import BadSetting, unknown
 from twofold.heads._standard import validation_choice
 from twofold.heads._training import RECIPES, Candidate, Weights, train
 from twofold.heads.base import Head, Labels, Matrix, examples, features
@@ -51,6 +51,13 @@ class Trained(Head):
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise unknown("recipe", self.recipe, RECIPES)
+
+    def check_whole(self, *names: str) -> None:
+        """Raise `BadSetting` where a setting that counts something is no whole number above 0; None is left alone."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise BadSetting(f"{name} of {type(self).__name__} must be a whole number of 1 or more, not {value!r}.")
 
     @abstractmethod
     def network(self, shape: Shape, classes: int) -> nn.Module:

@@ -37,6 +37,7 @@ class Attention(Trained):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_whole("blocks", "width", "attention_heads")
         if self.tokenizer not in TOKENIZERS:
             raise unknown("tokenizer of the attention head", self.tokenizer, TOKENIZERS)
 

@@ -38,6 +38,10 @@ class DifFormer(Trained):
     several = True
     paper_rate = 5e-2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_whole("blocks", "width", "attention_heads")
+
     def network(self, shape: Taps, classes: int) -> nn.Module:
         """For maps named as cells, of every block at every step, `{"b19_t90_p0": (1024, 8, 8), ...}`."""
         return _Network(shape, classes, self)

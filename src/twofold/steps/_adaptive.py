@@ -20,6 +20,7 @@ from twofold.errors import BadSetting
 from twofold.records import Cell, Tap
 from twofold.steps import _fill, _judging
 from twofold.steps._judging import Judge, Record
+from twofold.steps._part import PARTED as SPLITS
 from twofold.steps._part import Part
 from twofold.store import Store
 
@@ -31,7 +32,6 @@ KEPT = 0.25  # of the places (block and pool) at the end of the halving
 BEST = 3  # places whose mean stands for a step
 
 Place = tuple[int, int]
-SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def search(
         cells: the whole grid.
     """
     part, steps = planned.part, planned.steps
-    small, large = open_store("part", part), open_store("", dataset)
+    small, large = open_store(f"part-{part.fingerprint[:8]}", part), open_store("", dataset)
     halving = Halving([(c.tap.block, c.pool) for c in cells if c.tap.t == steps[0]])
     looked: list[Record] = []
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from twofold import noise
 from twofold.datasets.base import Dataset, Rows
 
+PARTED = ("train", "val")
+
 
 @final
 class Part(Dataset):
@@ -20,7 +22,9 @@ class Part(Dataset):
         self._inner, self._share, self._seed, self._least = inner, share, seed, least
         self.name, self.classes = inner.name, inner.classes
         self.image_size, self.channels = inner.image_size, inner.channels
-        told = hashlib.sha256(f"{inner.fingerprint} {share} {seed} {least}".encode())
+        told = hashlib.sha256(inner.fingerprint.encode())
+        for split in PARTED:
+            told.update(self._rows(inner.build(split).labels).tobytes())
         self.fingerprint = told.hexdigest()[:16]
 
     def build(self, split: str) -> Rows:
