@@ -25,7 +25,7 @@ from twofold.steps._part import Part
 from twofold.store import Store
 
 BUDGET = 0.25  # of the grid's forward passes
-PART = 0.25  # of the rows, on which steps are looked at
+PART = 0.2  # of the rows, on which steps are looked at
 LOOKS = (3, 5)  # at least, at most
 GOLDEN = (3 - math.sqrt(5)) / 2
 KEPT = 0.25  # of the places (block and pool) at the end of the halving
