@@ -90,3 +90,8 @@ def percent(score: Score, *, signed: bool = False) -> str:
     if score.low is None or score.high is None:
         return f"{100 * score.value:{form}}"
     return f"{100 * score.value:{form}} ({100 * score.low:{form}} to {100 * score.high:{form}})"
+
+
+def p_text(value: float) -> str:
+    """The p of a test: `p = 0.021`, `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

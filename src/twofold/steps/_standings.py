@@ -171,8 +171,7 @@ def _measure_text(score: Score) -> str:
     """A measure with its interval; a difference is signed and has the p of its test."""
     if "p" not in score.about:
         return results.percent(score)
-    p = float(score.about["p"])
-    return f"{results.percent(score, signed=True)}, p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    return f"{results.percent(score, signed=True)}, {results.p_text(float(score.about['p']))}"
 
 
 def _label(run: RunFolder, about: dict[str, Any]) -> str:

@@ -214,10 +214,6 @@ def _table(scores: list[Score]) -> str:
     for s in (s for s in scores if s.name == MAIN):
         place = f"{s.about['block']} {_rows.noise_text(s.about)} pool {s.about['pool'] or 'none'}"
         pair = apart.get((s.about["row"], s.about["head"]))
-        told = "" if pair is None else f"{results.percent(pair, signed=True)}  p {_p(pair.about['p'])}"
+        told = "" if pair is None else f"{results.percent(pair, signed=True)}  {results.p_text(pair.about['p'])}"
         lines.append((s.about["row"], s.about["head"], place, results.percent(s), str(s.n), told))
     return results.table(lines)
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
