@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
+COPIES = tempfile.TemporaryDirectory(prefix="twofold-tests-")  # of parquet files, by Hugging Face's datasets
+os.environ["HF_DATASETS_CACHE"] = COPIES.name
 
 from twofold import cli
 

@@ -65,6 +65,10 @@ class Dataset(ABC):
     def build(self, split: str) -> Rows:
         """The rows of `train`, `val` or `test`."""
 
+    def image_name(self, index: int) -> str:
+        """What an image is called: its file's name where it has one, else its number."""
+        return str(index)
+
 
 @final
 class Sealed(Dataset):
@@ -83,6 +87,10 @@ class Sealed(Dataset):
     def channels(self) -> int:  # type: ignore[override]
         """Of the data set inside."""
         return self._inner.channels
+
+    def image_name(self, index: int) -> str:
+        """Of the data set inside."""
+        return self._inner.image_name(index)
 
     def build(self, split: str) -> Rows:
         """The rows of a split that is not sealed."""
