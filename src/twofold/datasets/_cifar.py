@@ -112,7 +112,7 @@ def build(name: str, argument: str, layouts: Sequence[Layout], count: dict[str, 
     place, _, word = argument.partition("?")
     if word not in ("", "partial"):
         raise unknown(f"setting of {name}", word, ("partial",), f"Write {name}:ROOT?partial.")
-    data = f"{name}:{argument}" if argument else name
+    data = f"{name}:{argument}" if place else f"{name}{argument}"
     layout, folder = _find(data, Path(place or ROOT), layouts)
     if not word:
         _check_published(data, layout, folder)

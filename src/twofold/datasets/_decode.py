@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,8 @@ def _opened(file: Path | BinaryIO, name: object) -> Iterator[Image.Image]:
                 raise ValueError(reason)
             yield image
     except Exception as error:
-        raise BadData(f"{name or file} does not decode ({_reason(error)}). Mend or remove the file.") from error
+        reason = "the file is empty" if _is_empty(file) else _reason(error)
+        raise BadData(f"{name or file} does not decode ({reason}). Mend or remove the file.") from error
 
 
 def _refused(width: int, height: int) -> str:
@@ -83,7 +85,13 @@ def _reason(error: Exception) -> str:
         return f"a bomb: more than {MOST_PIXELS // 10**6} million pixels are not unfolded"
     if isinstance(error, UnidentifiedImageError):
         return "its bytes are no image of any kind that Pillow reads"
-    return f"cut off: {told}" if "truncated" in told else told
+    return f"cut off: {told}" if "truncated" in told.lower() else told
+
+
+def _is_empty(file: Path | BinaryIO) -> bool:
+    if isinstance(file, Path):
+        return file.is_file() and file.stat().st_size == 0
+    return file.seek(0, os.SEEK_END) == 0
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from twofold.datasets import _decode
 from twofold.datasets.base import SPLITS, Dataset, Rows, check_split, complete
+from twofold.errors import BadData
 
 UNLABELLED = "images"
 
@@ -115,7 +117,7 @@ class Files(Dataset):
             sides |= {width, height}
             if len(sides) > 1:
                 return None
-        return sides.pop()
+        return sides.pop() if sides else None
 
     @cached_property
     def channels(self) -> int:  # type: ignore[override]
@@ -126,8 +128,10 @@ class Files(Dataset):
         return _decode.decode(self._source.open(position), self._source.where(position))
 
     def _headers(self) -> Iterator[tuple[int, int, str]]:
+        """Of the images that have one; what does not decode is an error when it is read."""
         for position in range(len(self._labels)):
-            yield _decode.header(self._source.open(position), self._source.where(position))
+            with suppress(BadData):
+                yield _decode.header(self._source.open(position), self._source.where(position))
 
     def _hash(self) -> str:
         told = hashlib.sha256("\n".join(self.classes).encode())

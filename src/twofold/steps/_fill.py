@@ -19,6 +19,7 @@ import numpy as np
 from twofold import noise, pooling, runs, store
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
+from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap, number_text
@@ -48,6 +49,7 @@ class Reading(Settings):
     batch: int | None = setting(
         None, none="auto", help="images a forward pass; auto: what memory allows", least=1, most=10**6
     )
+    on_error: str = setting("stop", help=datasets.ON_ERROR_HELP, choices=datasets.ON_ERROR, identity=False)
     seed: int = setting(0, help="seed of the noise, and of shots", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
@@ -81,7 +83,7 @@ def open_store(
         "label": reading.label,
         "dtype": reading.dtype,
     }
-    about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes)}
+    about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes), **dataset.provenance}
     return store.make(folder, key, about, sealed=sealed)
 
 

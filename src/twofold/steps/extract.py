@@ -30,7 +30,8 @@ class Config(_fill.Reading):
 
 def run(config: Config) -> Outcome:
     """Fill the store; a second run computes only what is missing."""
-    dataset = datasets.load(config.data)
+    dataset = datasets.load(config.data, on_error=config.on_error)
+    dataset.tell_skipped()
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
     target = _fill.open_store(config.out, backbone, dataset, config)
@@ -39,6 +40,7 @@ def run(config: Config) -> Outcome:
     counted = ", ".join(f"{n} {split}" for split, n in rows.items())
     done = "was complete already" if passes == 0 else f"took {passes} forward passes"
     return Outcome(
-        {"store": str(config.out), "rows": rows, "cells": [str(c) for c in wanted], "passes": passes},
+        {"store": str(config.out), "rows": rows, "cells": [str(c) for c in wanted], "passes": passes}
+        | dataset.provenance,
         f"{config.out}: {len(wanted)} columns of {counted} rows; {done}.",
     )

@@ -74,11 +74,13 @@ class Row:
 def run(config: Config) -> Outcome:
     """Fit on train, choose strengths on val, open test once; a second run tells the same again."""
     maps = _maps(config)
-    dataset = datasets.load(config.data)
+    dataset = datasets.load(config.data, on_error=config.on_error)
+    datasets.check_classes(dataset)
     _check_shots(config, dataset)
     rows = list(_rows(config, dataset, maps))
     with runs.opened(config.out, "probe", config, _inputs(config, dataset, rows[0])) as run_:
         if run_.finished is None:
+            dataset.tell_skipped()
             _score_all(config, run_, dataset, rows)
             run_.finish({"scores": [s.record() for s in _scores(run_)]})
         scores = _scores(run_)
@@ -131,7 +133,7 @@ def _score(config: Config, dataset: Dataset, row: Row, head: str) -> Score:
         "shots": config.shots, "cell": str(row.cell), "block": row.backbone.block(row.cell.tap.block).name,
         "t": row.cell.tap.t, "sigma": row.backbone.sigma(row.cell.tap.t), "pool": row.cell.pool,
         "chosen": [trial.choice for trial in trials], "per_seed": [float(r.mean()) for r in per_seed],
-        "val": float(np.mean([trial.val for trial in trials])),
+        "val": float(np.mean([trial.val for trial in trials])), **dataset.provenance,
     }  # fmt: skip
     return Score("top1", float(per_seed.mean()), "test", per_seed.shape[1], tuple(seeds), low, high, about)
 
