@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,7 +24,7 @@ MOST_PIXELS = 50_000_000
 LEAST_SIDE = 2
 
 
-def decode(file: Path | BinaryIO, name: object = "") -> Tensor:
+def decode(file: Path | BinaryIO, name: Callable[[], str] | None = None) -> Tensor:
     """uint8 [3, H, W]; an image that does not decode is a `BadData` with its name (by default its path)."""
     with _opened(file, name) as image:
         image.load()
@@ -35,9 +35,9 @@ def decode(file: Path | BinaryIO, name: object = "") -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
-def header(file: Path | BinaryIO, name: object = "") -> tuple[int, int, str]:
+def header(file: Path | BinaryIO) -> tuple[int, int, str]:
     """Width, height and mode, without decoding."""
-    with _opened(file, name) as image:
+    with _opened(file, None) as image:
         return image.width, image.height, image.mode
 
 
@@ -57,7 +57,7 @@ def rgb(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO, name: object) -> Iterator[Image.Image]:
+def _opened(file: Path | BinaryIO, name: Callable[[], str] | None) -> Iterator[Image.Image]:
     """An image whose header is sound; whatever goes wrong inside is said of it."""
     _be_quiet()
     try:
@@ -67,7 +67,7 @@ def _opened(file: Path | BinaryIO, name: object) -> Iterator[Image.Image]:
             yield image
     except Exception as error:
         reason = "the file is empty" if _is_empty(file) else _reason(error)
-        raise BadData(f"{name or file} does not decode ({reason}). Mend or remove the file.") from error
+        raise BadData(f"{name() if name else file} does not decode ({reason}). Mend or remove the file.") from error
 
 
 def _refused(width: int, height: int) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, Protocol, final
 
@@ -125,13 +125,13 @@ class Files(Dataset):
         return 1 if all(mode in ("L", "1", "I;16") for _, _, mode in self._headers()) else 3
 
     def _decode(self, position: int) -> Tensor:
-        return _decode.decode(self._source.open(position), self._source.where(position))
+        return _decode.decode(self._source.open(position), partial(self._source.where, position))
 
     def _headers(self) -> Iterator[tuple[int, int, str]]:
         """Of the images that have one; what does not decode is an error when it is read."""
         for position in range(len(self._labels)):
             with suppress(BadData):
-                yield _decode.header(self._source.open(position), self._source.where(position))
+                yield _decode.header(self._source.open(position))
 
     def _hash(self) -> str:
         told = hashlib.sha256("\n".join(self.classes).encode())
