@@ -114,7 +114,7 @@ def fit(path: Path) -> torch.Tensor:
 
 
 def distance(reader: Callable[[Path], Pixels], paths: list[Path]) -> str:
-    """Mean and largest difference of a reader from `bare`; turned photographs are left out, since `bare` has them lie."""
+    """Mean and largest difference of a reader from `bare`; without turned photographs, which `bare` leaves lying."""
     upright = [path for path in paths if Image.open(path).getexif().get(ExifTags.Base.Orientation, 1) == 1]
     apart = [np.abs(reader(path).astype(int) - bare(path)) for path in upright]
     return f"{np.mean([a.mean() for a in apart]):.4f}, {max(int(a.max()) for a in apart)}"
