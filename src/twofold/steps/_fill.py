@@ -24,7 +24,7 @@ from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap, number_text
 from twofold.settings import Settings, setting
-from twofold.steps import _batching
+from twofold.steps import _batching, _views
 from twofold.steps._ahead import ahead
 from twofold.store import Store
 
@@ -41,7 +41,7 @@ SIGMAS = (0.01, 0.05, 0.11, 0.18, 0.31, 0.52, 1.2)
 class Reading(Settings):
     """How features are read, apart from where: the settings that extract, select and probe share."""
 
-    draws: int = setting(1, help="noise samples an image, averaged", least=1, most=10**4)
+    draws: int = setting(1, help="noise samples an image, averaged", least=1, most=_views.DRAWS)
     label: int | None = setting(
         None, help="class number told to a class-conditional model; none: no class", least=0, most=10**9
     )
@@ -135,7 +135,8 @@ def fill(
     Three things happen at once: images are decoded, prepared and given their noise ahead of the forward pass, and
     finished chunks are written behind it. Memory does not grow with the number of images.
     """
-    plan = [work for split in splits for work in _plan(target, backbone, dataset.build(split), split, wanted)]
+    sources = {split: _views.rows(dataset, split, reading.seed) for split in splits}
+    plan = [work for split, rows in sources.items() for work in _plan(target, backbone, rows, split, wanted)]
     total = sum(len(work.rows) for work in plan)
     if not total:
         return 0
@@ -221,7 +222,8 @@ def _batches(backbone: Backbone, plan: Sequence[_Work], reading: Reading, size: 
             noises: list[Tensor | None] = [None]
             if work.t is not None:
                 index, shape = work.source.index[positions], x.shape[1:]
-                own = (noise.normal(reading.seed, index, shape, draw=draw) for draw in range(reading.draws))
+                first = _views.first_draw(work.split)
+                own = (noise.normal(reading.seed, index, shape, draw=first + draw) for draw in range(reading.draws))
                 noises = [torch.from_numpy(values) for values in own]
             yield _Batch(work, x, noises)
 
