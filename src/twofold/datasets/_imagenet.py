@@ -57,9 +57,9 @@ def build(kind: str, argument: str, *, only: Sequence[str] = (), train: int | No
     images = _train(root, there) + _test(data, root, there)
     _check(data, images, there, {} if word else {"train": train, "classes": classes})
     wnids, names, splits = zip(*images, strict=True)
-    held = [wnid for wnid in there if wnid in set(wnids)]
-    own = ("train", "val", "test")
-    return Files(data, OnDisk(root, names), wnids, splits, own=own, salt="imagenet", classes=held)
+    found, own = set(wnids), ("train", "val", "test")
+    classes_held = [wnid for wnid in there if wnid in found]
+    return Files(data, OnDisk(root, names), wnids, splits, own=own, salt="imagenet", classes=classes_held)
 
 
 def _train(root: Path, wnids: Sequence[str]) -> list[Image]:
