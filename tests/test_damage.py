@@ -266,5 +266,6 @@ def test_a_wrong_list_of_labels_is_one_line(tmp_path: Path) -> None:
         listed.write_text(content)
         with pytest.raises(BadData, match=says):
             base.load(f"folder:{root}?labels={listed}")
-    with pytest.raises(BadData, match="cannot be read as text"):
-        base.load(f"folder:{root}?labels={tmp_path / 'absent'}")
+    for absent in (tmp_path / "absent", ""):
+        with pytest.raises(BadData, match="cannot be read as text"):
+            base.load(f"folder:{root}?labels={absent}")

@@ -136,9 +136,10 @@ def test_wrong_trees_of_imagenet_are_one_line(tmp_path: Path) -> None:
     assert "meta.mat lists no classes" in fails(f"{data}?partial")
     (devkit / _imagenet.TRUTH).unlink()
     assert f"there is no ILSVRC2012_devkit_t12/data/{_imagenet.TRUTH}" in fails(f"{data}?partial")
-    shutil.rmtree(tmp_path / "val")
-    (tmp_path / "val").mkdir()
-    assert "there is no ILSVRC2012_devkit_t12" in fails(f"{data}?partial")
+    shutil.rmtree(tmp_path / "train")
+    (tmp_path / "train").mkdir()
+    assert "train holds no folder of its classes (n01440764)" in fails(f"{data}?partial")
+    assert "train holds no folder of its classes (n01601694," in fails(f"imagenet50:{tmp_path}?partial")
 
 
 def test_a_class_of_imagenets_val_must_be_learned(tmp_path: Path) -> None:

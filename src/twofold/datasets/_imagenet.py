@@ -54,6 +54,10 @@ def build(kind: str, argument: str, *, only: Sequence[str] = (), train: int | No
     if lacking:
         raise BadData(f"{data}: {place or '(empty)'} holds no {' and no '.join(lacking)}. {TREE}")
     there = only or sorted(path.name for path in (root / "train").iterdir() if re.fullmatch(r"n\d{8}", path.name))
+    if not any((root / "train" / wnid).is_dir() for wnid in there):
+        raise BadData(
+            f"{data}: {root}/train holds no folder of its classes ({_official.some(there or ['n01440764'])}). {TREE}"
+        )
     images = _train(root, there) + _test(data, root, there)
     _check(data, images, there, {} if word else {"train": train, "classes": classes})
     wnids, names, splits = zip(*images, strict=True)

@@ -110,20 +110,20 @@ def load(data: str, *, sealed: tuple[str, ...] = (), on_error: str = "stop") -> 
 
     argument, labels = _without_labels(argument)
     dataset = build(argument)
-    if labels:
+    if labels is not None:
         dataset = _parts.Labelled(dataset, Path(labels), data)
     if on_error == "skip":
         dataset = _parts.Skipping(dataset)
     return _parts.Sealed(dataset, sealed) if sealed else dataset
 
 
-def _without_labels(argument: str) -> tuple[str, str]:
-    """What stands behind the colon without `labels=FILE`, and that file; '' where there is none."""
+def _without_labels(argument: str) -> tuple[str, str | None]:
+    """What stands behind the colon without `labels=FILE`, and that file."""
     place, _, words = argument.rpartition("?")
     others = [word for word in words.split("&") if not word.startswith(LABELS)]
     found = [word.removeprefix(LABELS) for word in words.split("&") if word.startswith(LABELS)]
     if not found:
-        return argument, ""
+        return argument, None
     return "?".join([place, *filter(None, ["&".join(others)])]), found[0]
 
 

@@ -8,6 +8,7 @@ without labels (all of them -1) is left out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,7 +110,9 @@ def _tables(data: str, place: str, config: str | None) -> Mapping[str, Any]:
         import datasets
     except ImportError as error:
         raise BadSetting(f"{data} is read by Hugging Face's datasets, which is not installed. {INSTALL}") from error
+    # What goes wrong is said once, in one line.
     datasets.utils.logging.set_verbosity_error()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     datasets.disable_progress_bars()
     folder = Path(place)
     try:
