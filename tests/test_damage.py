@@ -269,3 +269,13 @@ def test_a_wrong_list_of_labels_is_one_line(tmp_path: Path) -> None:
     for absent in (tmp_path / "absent", ""):
         with pytest.raises(BadData, match="cannot be read as text"):
             base.load(f"folder:{root}?labels={absent}")
+
+
+@pytest.mark.shared
+def test_real_data_are_checked(shared: Path, command: Command) -> None:
+    flowers = check(command, f"folder:{shared}/data/flowers12")
+    (found,) = flowers["duplicates"]
+    assert found["train"] == ["train/iris/image_0469.jpg"] and found["val"] == ["train/iris/image_0422.jpg"]
+    part = check(command, f"imagenet:{shared}/data/imagenette?partial")
+    assert part["images"] == {"train": 370, "val": 130, "test": 300} and not part["duplicates"]
+    assert check(command, f"folder:{shared}/data/photos")["sides"]["shorter"] == [279, 353, 900]

@@ -224,6 +224,12 @@ def test_shards_give_their_images_from_where_they_lie(tmp_path: Path, monkeypatc
     said = [2 - round(float(image[0].float().mean()) / 40) for image in rows.read(range(15))]
     assert said == rows.labels.tolist() and sum(len(dataset.build(s)) for s in ("train", "val")) == 60
     assert len(list(tmp_path.iterdir())) == 3
+    (tmp_path / "val").mkdir()
+    shutil.copy(tmp_path / "shard-test-000000.tar", tmp_path / "val" / "shard-test-000000.tar")
+    shutil.copy(tmp_path / "shard-test-000000.tar", tmp_path / "val" / "0.tar")
+    more = base.load(f"wds:{tmp_path}/**/*.tar")
+    assert len({more.image_name(k) for k in range(105)}) == 105 and len(more.build("val")) == 15
+    shutil.rmtree(tmp_path / "val")
     monkeypatch.chdir(tmp_path)
     braces = base.load("wds:shard-{train,test}-{000000..000009}.tar")
     assert braces.fingerprint == dataset.fingerprint

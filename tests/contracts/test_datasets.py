@@ -102,6 +102,11 @@ def test_images_are_raw_bytes_of_three_channels(dataset: Dataset, split: str) ->
             assert torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
 
 
+def test_every_image_has_a_name_of_its_own(dataset: Dataset) -> None:
+    index = np.concatenate([dataset.build(split).index for split in SPLITS])
+    assert len({dataset.image_name(int(k)) for k in index}) == len(index)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_rows_read_in_any_order_are_the_same_rows(dataset: Dataset, split: str) -> None:
     rows = dataset.build(split)

@@ -8,6 +8,7 @@ index. A class is a number or a name. Splits that are missing are carved from tr
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -45,8 +46,9 @@ class InTars:
 
     @cached_property
     def names(self) -> Sequence[str]:
-        """Tar and name in it."""
-        return [f"{sample.tar.name}/{sample.name}" for sample in self.samples]
+        """Tar, below the folder that all tars share, and name in it."""
+        top = os.path.commonpath([sample.tar.parent for sample in self.samples])
+        return [f"{os.path.relpath(sample.tar, top)}/{sample.name}" for sample in self.samples]
 
     def sizes(self) -> Sequence[int]:
         """Bytes of each image."""
