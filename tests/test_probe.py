@@ -226,9 +226,9 @@ def pictures(folder: Path, counts: dict[str, int]) -> str:
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
-        ({"a": 9}, "has one class (a); to classify takes two or more"),
+        ({"a": 9}, "has one class only (a)"),
         ({"a": 9, "b": 1}, "val of folder:PICTURES has no image of b"),
-        ({"train/a": 9, "val/b": 9, "test/a": 1}, "has one class; to classify takes two or more"),
+        ({"train/a": 9, "val/b": 9, "test/a": 1}, "train has no image of b, other splits have"),
         ({"train/a": 1, "train/b": 1, "val/c": 1, "test/d": 1}, "has 2 images for 4 classes"),
         ({"train/a": 5, "train/b": 5, "val/a": 1, "test/a": 1}, "val of folder:PICTURES has no image of b"),
     ],
@@ -261,18 +261,7 @@ def test_labels_that_are_missing_or_not_whole_are_one_line(labels: np.ndarray, s
             return SimpleNamespace(labels=labels)
 
     with pytest.raises(BadData, match=says):
-        _labels.check(FakeData(), tested=False)  # type: ignore[arg-type]
-
-
-def test_a_class_that_only_test_has_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    class FakeData:
-        name, classes = "fake", ("a", "b", "c")
-
-        def build(self, split: str) -> Any:
-            return SimpleNamespace(labels=np.array([0, 1, 2] if split == "test" else [0, 1, 1]))
-
-    _labels.check(FakeData(), tested=True)  # type: ignore[arg-type]
-    assert "train of fake has no image of c" in caplog.text
+        _labels.check(FakeData())  # type: ignore[arg-type]
 
 
 def test_a_table_with_a_value_that_is_not_finite_is_one_line(

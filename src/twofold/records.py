@@ -145,10 +145,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gives back: facts for a program and the same as text for a person."""
+    """What a step gives back: facts for a program, the same as text for a person, and what the user must mend."""
 
     facts: dict[str, Any]
     text: str = ""
+    problem: str = ""
 
 
 def number_text(value: float) -> str:

@@ -19,11 +19,12 @@ import numpy as np
 from twofold import noise, pooling, runs, store
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
+from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap, number_text
 from twofold.settings import Settings, setting
-from twofold.steps import _batching
+from twofold.steps import _batching, _views
 from twofold.steps._ahead import ahead
 from twofold.store import Store
 
@@ -40,7 +41,7 @@ SIGMAS = (0.01, 0.05, 0.11, 0.18, 0.31, 0.52, 1.2)
 class Reading(Settings):
     """How features are read, apart from where: the settings that extract, select and probe share."""
 
-    draws: int = setting(1, help="noise samples an image, averaged", least=1, most=10**4)
+    draws: int = setting(1, help="noise samples an image, averaged", least=1, most=_views.DRAWS)
     label: int | None = setting(
         None, help="class number told to a class-conditional model; none: no class", least=0, most=10**9
     )
@@ -48,6 +49,7 @@ class Reading(Settings):
     batch: int | None = setting(
         None, none="auto", help="images a forward pass; auto: what memory allows", least=1, most=10**6
     )
+    on_error: str = setting("stop", help=datasets.ON_ERROR_HELP, choices=datasets.ON_ERROR, identity=False)
     seed: int = setting(0, help="seed of the noise, and of shots", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
@@ -81,7 +83,7 @@ def open_store(
         "label": reading.label,
         "dtype": reading.dtype,
     }
-    about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes)}
+    about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes), **dataset.provenance}
     return store.make(folder, key, about, sealed=sealed)
 
 
@@ -133,7 +135,8 @@ def fill(
     Three things happen at once: images are decoded, prepared and given their noise ahead of the forward pass, and
     finished chunks are written behind it. Memory does not grow with the number of images.
     """
-    plan = [work for split in splits for work in _plan(target, backbone, dataset.build(split), split, wanted)]
+    sources = {split: _views.rows(dataset, split, reading.seed) for split in splits}
+    plan = [work for split, rows in sources.items() for work in _plan(target, backbone, rows, split, wanted)]
     total = sum(len(work.rows) for work in plan)
     if not total:
         return 0
@@ -219,7 +222,8 @@ def _batches(backbone: Backbone, plan: Sequence[_Work], reading: Reading, size: 
             noises: list[Tensor | None] = [None]
             if work.t is not None:
                 index, shape = work.source.index[positions], x.shape[1:]
-                own = (noise.normal(reading.seed, index, shape, draw=draw) for draw in range(reading.draws))
+                first = _views.first_draw(work.split)
+                own = (noise.normal(reading.seed, index, shape, draw=first + draw) for draw in range(reading.draws))
                 noises = [torch.from_numpy(values) for values in own]
             yield _Batch(work, x, noises)
 

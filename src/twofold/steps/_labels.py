@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 from numpy.typing import NDArray
 
+from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadData
 
-log = logging.getLogger("twofold")
 MOST_NAMED = 3
 
 
-def check(dataset: Dataset, *, tested: bool) -> None:
-    """Hold the labels of a data set against what choosing and testing need.
-
-    Args:
-        dataset: its train and val are looked at.
-        tested: whether test is looked at too; what chooses must not.
+def check(dataset: Dataset) -> None:
+    """Hold the labels of train and val against what choosing needs; test stays closed.
 
     Raises:
-        BadData: labels are missing or no whole numbers, there are fewer images than classes, or val lacks a class.
+        BadData: labels are missing or no whole numbers, there are fewer images than classes, train or val lacks a
+            class, or there is one alone.
     """
-    found = {split: _whole(dataset, split) for split in ("train", "val", *(["test"] if tested else []))}
-    train = found["train"]
-    if len(dataset.classes) < 2 or len(np.unique(train)) < 2:
-        only = f" ({dataset.classes[0]})" if len(dataset.classes) == 1 else ""
-        raise BadData(f"train of {dataset.name} has one class{only}; to classify takes two or more, a folder each.")
+    train, val = (_whole(dataset, split) for split in ("train", "val"))
     if len(train) < len(dataset.classes):
         raise BadData(
             f"train of {dataset.name} has {len(train)} images for {len(dataset.classes)} classes. Give one a class, or "
             "better many."
         )
-    if lacking := _named(dataset, np.setdiff1d(train, found["val"])):
+    datasets.check_classes(dataset)
+    lacking = [dataset.classes[label] for label in np.setdiff1d(train, val)]
+    if lacking:
+        more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
         raise BadData(
-            f"val of {dataset.name} has no image of {lacking}, so nothing could be chosen for it. Give val an image of "
-            "every class, or more images a class so that one can be carved."
+            f"val of {dataset.name} has no image of {', '.join(lacking[:MOST_NAMED])}{more}, so nothing could be "
+            "chosen for it. Give val an image of every class, or more images a class so that one can be carved."
         )
-    if tested and (strange := _named(dataset, np.setdiff1d(found["test"], train))):
-        log.warning("train of %s has no image of %s: no head can name it in test.", dataset.name, strange)
 
 
 def _whole(dataset: Dataset, split: str) -> NDArray[np.int64]:
@@ -58,10 +50,3 @@ def _whole(dataset: Dataset, split: str) -> NDArray[np.int64]:
             "labels). Label them or leave them out."
         )
     return labels
-
-
-def _named(dataset: Dataset, labels: NDArray[np.int64]) -> str:
-    """Some of these classes by name; empty where there is none."""
-    names = [dataset.classes[label] for label in labels[:MOST_NAMED]]
-    rest = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
-    return f"{', '.join(names)}{rest}" if names else ""

@@ -28,11 +28,15 @@ class Part(Dataset):
     def __init__(self, inner: Dataset, share: float, seed: int, *, least: int) -> None:
         self._inner, self._share, self._seed, self._least = inner, share, seed, least
         self.name, self.classes = inner.name, inner.classes
-        self.image_size, self.channels = inner.image_size, inner.channels
+        self.image_size, self.channels, self.skipped = inner.image_size, inner.channels, inner.skipped
         told = hashlib.sha256(inner.fingerprint.encode())
         for split in PARTED:
             told.update(self._rows(inner.build(split).labels, split).tobytes())
         self.fingerprint = told.hexdigest()[:16]
+
+    def image_name(self, index: int) -> str:
+        """As the whole data set calls it."""
+        return self._inner.image_name(index)
 
     def build(self, split: str) -> Rows:
         """The rows of a split that are in it."""

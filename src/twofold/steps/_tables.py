@@ -12,7 +12,7 @@ from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.heads import base as heads
 from twofold.records import Cell
-from twofold.steps import _fill
+from twofold.steps import _fill, _views
 from twofold.steps._rows import Place, Row
 from twofold.store import Store, Table
 
@@ -20,7 +20,7 @@ Tables = dict[str, Table]
 
 
 def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, folder: Path) -> list[Tables]:
-    """For every head that votes the three splits of its features, with the noise of one seed.
+    """For every head that votes the splits of its features and the views of train, with the noise of one seed.
 
     Args:
         place, dataset, row: what is read, and how.
@@ -32,7 +32,12 @@ def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, fol
     noises = [seed + k * seeds for k in range(place.draws)] if apart else [seed]
     reading = replace(place, draws=1) if apart else place
     stores = [_store(replace(reading, seed=noise), dataset, row, folder) for noise in noises]
-    return [_joined(stores, cells) for cells in row.voters]
+    return [_joined(stores, cells, _splits(place)) for cells in row.voters]
+
+
+def _splits(place: Place) -> tuple[str, ...]:
+    """The three splits, and the views of train."""
+    return (*datasets.SPLITS, *_views.splits(place.views))
 
 
 def _store(place: Place, dataset: Dataset, row: Row, folder: Path) -> Store:
@@ -42,13 +47,13 @@ def _store(place: Place, dataset: Dataset, row: Row, folder: Path) -> Store:
         # Features without noise are the same for every seed.
         place, part = replace(place, seed=0, draws=1, label=None), "clean"
     store = _fill.open_store(folder / f"{row.backbone.identity}-{part}", row.backbone, dataset, place)
-    _fill.fill(store, row.backbone, dataset, datasets.SPLITS, row.cells, place)
+    _fill.fill(store, row.backbone, dataset, _splits(place), row.cells, place)
     return store
 
 
-def _joined(stores: Sequence[Store], cells: Sequence[Cell]) -> Tables:
+def _joined(stores: Sequence[Store], cells: Sequence[Cell], splits: Sequence[str] = datasets.SPLITS) -> Tables:
     """What one head reads of each split."""
-    parts = {split: [store.read(split, cell) for store in stores for cell in cells] for split in datasets.SPLITS}
+    parts = {split: [store.read(split, cell) for store in stores for cell in cells] for split in splits}
     if len(parts["train"]) == 1:
         return {split: tables[0] for split, tables in parts.items()}
     if cells[0].pool == 0:

@@ -145,9 +145,11 @@ def _trial(tables: Tables, name: str, shots: int, seed: int) -> _Trial:
     With all labels the head is fitted again on train and val once val has chosen its strength. With K shots it
     learns from K rows a class of train, and val has K a class too: more would be labels that are not paid for.
     """
-    train, val, test = tables["train"], tables["val"], tables["test"]
+    val, test = tables["val"], tables["test"]
+    views = [table for split, table in tables.items() if split.startswith("train")]
+    rows = _shots.draw(views[0].y, shots, seed) if shots else slice(None)
+    train = _stacked([_take(view, rows) for view in views])
     if shots:
-        train = _take(train, _shots.draw(train.y, shots, seed))
         val = _take(val, _shots.at_most(val.y, shots, seed))
     chosen = heads.load(name).fit(train.x, train.y, val=(val.x, val.y))
     final = chosen
@@ -157,8 +159,15 @@ def _trial(tables: Tables, name: str, shots: int, seed: int) -> _Trial:
     return _Trial(final, chosen.choice, chosen.scores(val.x), val.y, final.scores(test.x))
 
 
-def _take(table: Table, rows: NDArray[np.int64]) -> Table:
+def _take(table: Table, rows: NDArray[np.int64] | slice) -> Table:
     return replace(table, x=table.x[rows], y=table.y[rows], index=table.index[rows])
+
+
+def _stacked(tables: Sequence[Table]) -> Table:
+    """Rows under rows."""
+    if len(tables) == 1:
+        return tables[0]
+    return Table(*(np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y", "index")))
 
 
 def _mean(voters: Sequence[_Trial], split: str) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from twofold.heads.base import Head
 from twofold.records import Number, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _labels, _metrics, _rows, _shots, _tables, _trials
+from twofold.steps import _labels, _metrics, _rows, _shots, _tables, _trials, _views
 from twofold.steps._rows import Place, Row
 from twofold.steps._trials import Predictions
 
@@ -56,14 +56,16 @@ class Config(Place):
 def run(config: Config) -> Outcome:
     """Fit on train, choose strengths on val, open test once; a second run tells the same again."""
     reads = _reads(config)
-    dataset = datasets.load(config.data)
-    _labels.check(dataset, tested=True)
+    _views.splits(config.views)
+    dataset = datasets.load(config.data, on_error=config.on_error)
+    _labels.check(dataset)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
     rival = _rival(config, dataset)
     rows = list(_rows.rows(config, dataset, reads))
     with runs.opened(config.out, "probe", config, _inputs(config, dataset, rows[0], rival)) as run_:
         if run_.finished is None:
+            dataset.tell_skipped()
             _score_all(config, run_, dataset, rows, rival)
             run_.finish(_facts(_scores(run_)))
         scores = _scores(run_)
@@ -137,7 +139,7 @@ def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row], riv
         for head in config.head:
             found = _predictions(config, run_, dataset, row, head)
             first = ({"row": row.name, "head": head}, found)
-            scores = list(_measured(config, row, head, found))
+            scores = list(_measured(config, dataset, row, head, found))
             if rival is not None:
                 scores.append(_difference(scores[0], rival, found))
             rival = rival or first
@@ -158,11 +160,12 @@ def _predictions(config: Config, run_: Run, dataset: Dataset, row: Row, head: st
     return _trials.load(path)
 
 
-def _measured(config: Config, row: Row, head: str, found: Predictions) -> list[Score]:
+def _measured(config: Config, dataset: Dataset, row: Row, head: str, found: Predictions) -> list[Score]:
     """Every measure of one row and head as a score, top-1 first."""
-    about = row.about | {
-        "data": config.data, "head": head, "shots": config.shots, "chosen": [json.loads(c) for c in found.chosen],
-        "val": float(found.val.mean()), "passes": row.passes * (1 if row.cells[0].tap.t is None else config.draws),
+    about = row.about | dataset.provenance | {
+        "data": config.data, "head": head, "shots": config.shots, "views": list(_views.splits(config.views)),
+        "chosen": [json.loads(c) for c in found.chosen], "val": float(found.val.mean()),
+        "passes": row.passes * (1 if row.cells[0].tap.t is None else config.draws),
     }  # fmt: skip
     if config.choice is not None and config.other_data:
         about["choice"] = str(config.choice)

@@ -58,10 +58,10 @@ class Config(_fill.Reading):
 def run(config: Config) -> Outcome:
     """Score cells on val, write the map and the choice; goes on where it stopped."""
     heads.load(config.head)
-    dataset = datasets.load(config.data, sealed=SEALED)
+    dataset = datasets.load(config.data, sealed=SEALED, on_error=config.on_error)
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
-    _labels.check(dataset, tested=False)
+    _labels.check(dataset)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
     judge = Judge(config.head, config.shots, config.trials, config.seed)
@@ -70,8 +70,9 @@ def run(config: Config) -> Outcome:
     with runs.opened(config.out, "select", config, inputs) as run_:
         if done := run_.again(_told):
             return done
+        dataset.tell_skipped()
         found = _found(config, run_, judge, planned, backbone, dataset, wanted)
-        facts = _conclude(config, run_, backbone, wanted, found)
+        facts = _conclude(config, run_, backbone, dataset, wanted, found)
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
 
@@ -96,17 +97,19 @@ def _found(
     return Found(judged, [], passes, passes)
 
 
-def _conclude(config: Config, run_: Run, backbone: Backbone, wanted: Sequence[Cell], found: Found) -> dict[str, Any]:
+def _conclude(
+    config: Config, run_: Run, backbone: Backbone, dataset: Dataset, wanted: Sequence[Cell], found: Found
+) -> dict[str, Any]:
     """Write the choice, its score and the picture."""
     best = choose(found.judged)
     choice = {
         **best, "model": config.model, "backbone": backbone.identity, "data": config.data, "shots": config.shots,
-        "features": str(config.features or config.out / "features"),
+        "features": str(config.features or config.out / "features"), **dataset.provenance,
     }  # fmt: skip
     files.write_json(run_.folder / "choice.json", choice)
     about = {
         "model": config.model, "data": config.data, "head": config.head, "cell": best["cell"], "shots": config.shots,
-        "search": config.search, "passes": found.passes,
+        "search": config.search, "passes": found.passes, **dataset.provenance,
     }  # fmt: skip
     (run_.folder / "results.jsonl").unlink(missing_ok=True)
     results.append(run_.folder, [Score("top1", best["accuracy"], "val", best["n"], (config.seed,), about=about)])
