@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
@@ -18,7 +17,7 @@ class Config(_fill.Reading):
 
     model: str = setting(help=backbones.MODEL_HELP)
     data: str = setting(help="data set to read: digits, ...")
-    out: Path = setting(help="folder of the store", identity=False)
+    out: str = setting(help="store: a folder, or an address such as s3://bucket/features", identity=False)
     split: tuple[str, ...] = setting(("train", "val", "test"), help="splits to read", choices=datasets.SPLITS)
     blocks: tuple[str, ...] = setting(("all",), help="block numbers or names, or all; see twofold blocks", alone="all")
     t: tuple[float, ...] | None = setting(None, help="noise steps in the model's own unit; none: a ladder of sigmas")

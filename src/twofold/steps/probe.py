@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import files, results, runs
+from twofold import files, places, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
@@ -58,7 +58,7 @@ class Config(_fill.Reading):
     controls: tuple[str, ...] = setting(
         ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS, alone="none"
     )
-    features: Path | None = setting(None, help="folder for the stores; none: OUT/features", identity=False)
+    features: str | None = setting(None, help="folder or address for the stores; none: OUT/features", identity=False)
 
 
 @dataclass(frozen=True)
@@ -173,10 +173,10 @@ def _tables(config: Config, dataset: Dataset, row: Row, seed: int) -> dict[str, 
     reading = replace(config, seed=seed)
     if row.cell.tap.t is None:
         reading = replace(reading, seed=0, draws=1, label=None)
-    folder = config.features or config.out / "features"
+    folder = config.features or str(config.out / "features")
     # Features without noise are the same for every seed.
     part = "clean" if row.cell.tap.t is None else f"seed{seed}"
-    store = _fill.open_store(folder / f"{row.backbone.identity}-{part}", row.backbone, dataset, reading)
+    store = _fill.open_store(places.within(folder, f"{row.backbone.identity}-{part}"), row.backbone, dataset, reading)
     _fill.fill(store, row.backbone, dataset, datasets.SPLITS, [row.cell], reading)
     return {split: store.read(split, row.cell) for split in datasets.SPLITS}
 

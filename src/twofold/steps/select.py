@@ -50,7 +50,7 @@ class Config(_fill.Reading):
         0, help="labels a class of train to learn from, judged on all of val; 0: all", least=0, most=10**9
     )
     trials: int = setting(5, help="draws of the shots that are averaged, where --shots is given", least=1, most=10**4)
-    features: Path | None = setting(None, help="folder of the store; none: OUT/features", identity=False)
+    features: str | None = setting(None, help="folder or address of the store; none: OUT/features", identity=False)
 
 
 def run(config: Config) -> Outcome:
@@ -65,7 +65,9 @@ def run(config: Config) -> Outcome:
     with runs.opened(config.out, "select", config, inputs) as run_:
         if done := run_.again(_told):
             return done
-        table = _fill.open_store(config.features or config.out / "features", backbone, dataset, config, sealed=SEALED)
+        table = _fill.open_store(
+            config.features or str(config.out / "features"), backbone, dataset, config, sealed=SEALED
+        )
         _fill.fill(table, backbone, dataset, ("train", "val"), wanted, config)
         judged = _judge_all(config, run_, table, wanted)
         facts = _conclude(config, run_, backbone, table, judged)
@@ -123,7 +125,7 @@ def _conclude(
         "backbone": backbone.identity,
         "data": config.data,
         "shots": config.shots,
-        "features": str(table.folder),
+        "features": str(table.place),
     }
     files.write_json(run_.folder / "choice.json", choice)
     about = {
