@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -140,16 +140,21 @@ def fill(
     finished chunks are written behind it. Memory does not grow with the number of images. Other processes may fill
     the same store; each takes what nobody has taken, and comes back when nothing is missing.
     """
-    plan = [work for split in splits for work in _plan(target, backbone, dataset.build(split), split, wanted)]
-    if not plan:
+    works = plan(target, backbone, dataset, splits, wanted)
+    if not works:
         return 0
-    size = batch(backbone, wanted, reading)
-    total, made = sum(len(work.rows) for work in plan), 0
-    bar = runs.progress(total, f"features of {dataset.name}")
+    reading = replace(reading, batch=batch(backbone, wanted, reading))
+    return work_off(target, backbone, works, reading, f"features of {dataset.name}")
+
+
+def work_off(target: Store, backbone: Backbone, works: Sequence[Work], reading: Reading, title: str) -> int:
+    """Do those of the works that nobody else does, in batches of `reading.batch`; see `fill`."""
+    size, made = reading.batch or 1, 0
+    bar = runs.progress(sum(len(work.rows) for work in works), title)
     with bar, target.claims() as claims, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
-        shared = _sharing.share(plan, claims, partial(_lacking, target), bar)
-        several = len({work.t for work in plan}) > 1
+        shared = _sharing.share(works, claims, partial(_lacking, target), bar)
+        several = len({work.t for work in works}) > 1
         batches = ahead(_batches(backbone, shared, reading, size, keep=several))
         for first in batches:
             # Others may wait for this work, so that it ends with its own last batch and not with the next one's first.
@@ -181,8 +186,14 @@ class _Batch:
     noises: list[Tensor | None]
 
 
-def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Sequence[Cell]) -> list[Work]:
+def plan(
+    target: Store, backbone: Backbone, dataset: Dataset, splits: Iterable[str], wanted: Sequence[Cell]
+) -> list[Work]:
     """The chunks and steps that are not in the store yet; makes the arrays for them."""
+    return [work for split in splits for work in _plan(target, backbone, dataset.build(split), split, wanted)]
+
+
+def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Sequence[Cell]) -> list[Work]:
     target.begin_split(split, rows.labels, rows.index)
     for cell in wanted:
         target.begin_cell(split, cell, _row_shape(backbone, cell), _about(backbone, cell))

@@ -8,7 +8,7 @@ from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.records import Outcome
 from twofold.settings import setting
-from twofold.steps import _fill
+from twofold.steps import _fill, _spread
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def run(config: Config) -> Outcome:
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
     target = _fill.open_store(config.out, backbone, dataset, config)
-    passes = _fill.fill(target, backbone, dataset, config.split, wanted, config)
+    passes = _spread.fill(target, backbone, dataset, config.split, wanted, config)
     rows = {split: len(target.index(split)) for split in config.split}
     counted = ", ".join(f"{n} {split}" for split, n in rows.items())
     done = "was complete already" if passes == 0 else f"took {passes} forward passes"

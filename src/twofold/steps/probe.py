@@ -21,7 +21,7 @@ from twofold.heads import base as heads
 from twofold.records import Cell, Number, Outcome, Score, Tap
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _fill, _shots
+from twofold.steps import _fill, _shots, _spread
 from twofold.store import Table
 
 log = logging.getLogger("twofold")
@@ -177,7 +177,7 @@ def _tables(config: Config, dataset: Dataset, row: Row, seed: int) -> dict[str, 
     # Features without noise are the same for every seed.
     part = "clean" if row.cell.tap.t is None else f"seed{seed}"
     store = _fill.open_store(places.within(folder, f"{row.backbone.identity}-{part}"), row.backbone, dataset, reading)
-    _fill.fill(store, row.backbone, dataset, datasets.SPLITS, [row.cell], reading)
+    _spread.fill(store, row.backbone, dataset, datasets.SPLITS, [row.cell], reading)
     return {split: store.read(split, row.cell) for split in datasets.SPLITS}
 
 

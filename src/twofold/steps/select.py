@@ -20,7 +20,7 @@ from twofold.heads import base as heads
 from twofold.records import Cell, Number, Outcome, Score, Tap, number_text
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _fill, _shots
+from twofold.steps import _fill, _shots, _spread
 from twofold.store import Store
 
 log = logging.getLogger("twofold")
@@ -68,7 +68,7 @@ def run(config: Config) -> Outcome:
         table = _fill.open_store(
             config.features or str(config.out / "features"), backbone, dataset, config, sealed=SEALED
         )
-        _fill.fill(table, backbone, dataset, ("train", "val"), wanted, config)
+        _spread.fill(table, backbone, dataset, ("train", "val"), wanted, config)
         judged = _judge_all(config, run_, table, wanted)
         facts = _conclude(config, run_, backbone, table, judged)
         run_.finish(facts)

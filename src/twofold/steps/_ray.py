@@ -1,0 +1,165 @@
+"""Filling one store by a Ray cluster: chunks are handed one by one to workers that load the network once.
+
+A worker that dies costs the chunk that it was at: the chunk goes back to those to do, and another worker starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from twofold import runs
+from twofold.errors import BadSetting, UserError
+from twofold.steps import _fill
+from twofold.steps._sharing import Work
+
+if TYPE_CHECKING:
+    from twofold.steps._spread import Task
+
+log = logging.getLogger("twofold")
+
+DEATHS = 3  # of workers, one after another, until we stop to start new ones
+
+
+class Filler:
+    """A worker: it computes the chunks that it is told to, with what it loads for the first of them."""
+
+    def __init__(self, task: Task, folder: str) -> None:
+        self._task, self._folder = task, folder
+        self._works: dict[str, list[Work]] = {}
+
+    def fill(self, chunk: str) -> int:
+        """All steps of one chunk that are lacking; gives the number of forward passes."""
+        if not self._works:
+            # Loaded here and not in __init__: what goes wrong is then told as it is, not as a worker that died.
+            if os.path.isdir(self._folder):  # noqa: PTH112  # paths are relative to where the command was given
+                os.chdir(self._folder)
+            self._target, self._backbone, dataset = self._task.opened()
+            for work in _fill.plan(self._target, self._backbone, dataset, self._task.splits, self._task.cells):
+                self._works.setdefault(work.chunk, []).append(work)
+        works = self._works.get(chunk, [])
+        return _fill.work_off(self._target, self._backbone, works, self._task.reading, "chunk")
+
+
+def fill(task: Task, works: Sequence[Work], address: str, workers: int) -> int:
+    """Have all works done; gives the number of forward passes.
+
+    Args:
+        task: what a worker must know.
+        works: what the store lacks.
+        address: of the cluster, or `local` for one on this machine that ends with the command.
+        workers: how many; 1: as many as there are GPUs, or else machines.
+    """
+    sizes: dict[str, int] = {}
+    for work in works:
+        sizes[work.chunk] = sizes.get(work.chunk, 0) + len(work.rows)
+    with _cluster(address, workers) as ray:
+        crew = _Crew(ray, task, *_share(ray, workers, len(sizes)))
+        with runs.progress(sum(sizes.values()), f"features of {task.data}") as bar:
+            return sum(_hand_out(crew, sizes, bar))
+
+
+def _hand_out(crew: _Crew, sizes: dict[str, int], bar: Any) -> Iterator[int]:
+    """Keep every worker at one chunk until all are done; gives the forward passes of each."""
+    todo, deaths = deque(sizes), 0
+    while todo or crew.busy:
+        while todo and crew.idle:
+            crew.begin(todo.popleft())
+        chunk, made = crew.wait()
+        if made is not None:
+            deaths = 0
+            bar.advance(sizes[chunk])
+            yield made
+            continue
+        todo.appendleft(chunk)
+        deaths += 1
+        if deaths >= DEATHS:
+            raise UserError(
+                f"{deaths} Ray workers died one after another, the last at chunk {chunk}. Look at Ray's logs (often "
+                "memory: give a smaller --batch or fewer --workers) and run the same command again."
+            )
+        log.warning("A Ray worker died at chunk %s; another one does it again.", chunk)
+
+
+@dataclass
+class _Crew:
+    """The workers: how to start one, and which are idle or at which chunk."""
+
+    ray: Any
+    task: Task
+    count: int
+    cpus: float
+    gpus: float
+    busy: dict[Any, tuple[Any, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        task = replace(self.task, threads=max(int(self.cpus), 1))
+        worker = self.ray.remote(Filler).options(num_cpus=self.cpus, num_gpus=self.gpus)
+        self.start = lambda: worker.remote(task, os.getcwd())
+        self.idle = [self.start() for _ in range(self.count)]
+
+    def begin(self, chunk: str) -> None:
+        """Give an idle worker something to do."""
+        worker = self.idle.pop()
+        self.busy[worker.fill.remote(chunk)] = (worker, chunk)
+
+    def wait(self) -> tuple[str, int | None]:
+        """A chunk that somebody is through with and its forward passes; None where the worker died at it.
+
+        Raises:
+            UserError: the worker met something that no other worker would fare better with.
+        """
+        (done, *_), _ = self.ray.wait(list(self.busy))
+        worker, chunk = self.busy.pop(done)
+        try:
+            made: int = self.ray.get(done)
+        except self.ray.exceptions.RayActorError:
+            self.idle.append(self.start())
+            return chunk, None
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, UserError) else error from None
+        self.idle.append(worker)
+        return chunk, made
+
+
+def _share(ray: Any, workers: int, chunks: int) -> tuple[int, float, float]:
+    """How many workers there are, and the processors and GPUs of each."""
+    there = ray.cluster_resources()
+    cpus, gpus = float(there.get("CPU", 1)), float(there.get("GPU", 0))
+    wanted = workers if workers > 1 else int(gpus) or sum(node["Alive"] for node in ray.nodes())
+    count = min(wanted, chunks)
+    if gpus:
+        return count, min(1.0, cpus / count), min(1.0, gpus / count)
+    return count, float(int(cpus // count)) or cpus / count, 0.0
+
+
+@contextmanager
+def _cluster(address: str, workers: int) -> Iterator[Any]:
+    """Ray, joined to a cluster; one that was joined before stays so."""
+    # A command neither reports home nor warns of what later releases will do.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise BadSetting("--ray needs the package ray. Run `pip install twofold[ray]`, or leave --ray out.") from error
+    if ray.is_initialized():
+        yield ray
+        return
+    own = {"num_cpus": max(os.cpu_count() or 1, workers), "include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadSetting(
+            f"--ray {address} cannot be joined ({reason}). Give the address of a cluster, or local."
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
