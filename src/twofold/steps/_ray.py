@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import runs
@@ -29,7 +30,7 @@ DEATHS = 3  # of workers, one after another, until we stop to start new ones
 class Filler:
     """A worker: it computes the chunks that it is told to, with what it loads for the first of them."""
 
-    def __init__(self, task: Task, folder: str) -> None:
+    def __init__(self, task: Task, folder: Path) -> None:
         self._task, self._folder = task, folder
         self._works: dict[str, list[Work]] = {}
 
@@ -37,8 +38,8 @@ class Filler:
         """All steps of one chunk that are lacking; gives the number of forward passes."""
         if not self._works:
             # Loaded here and not in __init__: what goes wrong is then told as it is, not as a worker that died.
-            if os.path.isdir(self._folder):  # noqa: PTH112  # paths are relative to where the command was given
-                os.chdir(self._folder)
+            if self._folder.is_dir():
+                os.chdir(self._folder)  # paths are relative to where the command was given
             self._target, self._backbone, dataset = self._task.opened()
             for work in _fill.plan(self._target, self._backbone, dataset, self._task.splits, self._task.cells):
                 self._works.setdefault(work.chunk, []).append(work)
@@ -98,10 +99,12 @@ class _Crew:
     busy: dict[Any, tuple[Any, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        task = replace(self.task, threads=max(int(self.cpus), 1))
-        worker = self.ray.remote(Filler).options(num_cpus=self.cpus, num_gpus=self.gpus)
-        self.start = lambda: worker.remote(task, os.getcwd())
         self.idle = [self.start() for _ in range(self.count)]
+
+    def start(self) -> Any:
+        """Another worker."""
+        task = replace(self.task, threads=max(int(self.cpus), 1))
+        return self.ray.remote(Filler).options(num_cpus=self.cpus, num_gpus=self.gpus).remote(task, Path.cwd())
 
     def begin(self, chunk: str) -> None:
         """Give an idle worker something to do."""

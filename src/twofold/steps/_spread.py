@@ -188,5 +188,6 @@ def help_out() -> None:
 
 def _end_together() -> None:
     """End when stdin does: whoever started this process has died."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     os._exit(1)
