@@ -22,7 +22,7 @@ from twofold.errors import BadSetting, TwofoldError, unknown
 from twofold.records import Outcome
 
 # In the order in which a newcomer meets them.
-ORDER = ("demo", "pretrain", "sample", "blocks", "convert", "extract", "select", "probe", "report")
+ORDER = ("demo", "pretrain", "sample", "blocks", "convert", "extract", "store", "select", "probe", "report")
 
 SHARED = {
     "--config": "TOML file with settings; flags override it",
@@ -80,7 +80,7 @@ def _run(arguments: list[str]) -> int:
     outcome: Outcome = module.run(config)
     if runs.is_main():
         print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
-    return 0
+    return outcome.exit_code
 
 
 def _from_file(name: str | None) -> dict[str, Any]:

@@ -160,7 +160,10 @@ class Address(Place):
         """See `Place.exists`."""
         with self.reached():
             system, root = self._system
-            return bool(system.isfile(f"{root}/{name}"))
+            try:
+                return bool(system.info(f"{root}/{name}")["type"] == "file")
+            except FileNotFoundError:
+                return False
 
     def names(self, below: str = "") -> list[str]:
         """See `Place.names`."""

@@ -145,10 +145,17 @@ class Score:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gives back: facts for a program and the same as text for a person."""
+    """What a step gives back: facts for a program and the same as text for a person.
+
+    Attributes:
+        facts: one JSON object.
+        text: the same in words.
+        exit_code: of the command; 2 where what was looked at is not as it should be.
+    """
 
     facts: dict[str, Any]
     text: str = ""
+    exit_code: int = 0
 
 
 def number_text(value: float) -> str:
