@@ -32,24 +32,24 @@ def checked(array: Any) -> bool:
 
 
 def buffer(array: Any) -> Raw:
-    """Room for one chunk of an array with its checksum."""
-    return np.empty(int(np.prod(array.chunks)) * array.dtype.itemsize + CHECKSUM, np.uint8)
+    """Room for the numbers of one chunk of an array."""
+    return np.empty(int(np.prod(array.chunks)) * array.dtype.itemsize, np.uint8)
 
 
-def read(path: Path, into: Raw) -> Raw:
-    """Fill a `buffer` with a file; gives the part that holds the numbers.
+def read(path: Path, into: Raw) -> None:
+    """Fill a `buffer` with the numbers of a file.
 
     Raises:
         ValueError: the file is of another size, or its checksum is not that of its numbers.
     """
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size != len(into):
-            raise ValueError(f"{path.parent.name}/{path.name} is {path.stat().st_size} bytes long, not {len(into)}")
+        there, wanted = os.fstat(file.fileno()).st_size, len(into) + CHECKSUM
+        if there != wanted:
+            raise ValueError(f"{path.parent.name}/{path.name} is {there} bytes long, not {wanted}")
         file.readinto(into.data)
-    data = into[:-CHECKSUM]
-    if _checksum(data) != into[-CHECKSUM:].tobytes():
+        told = file.read(CHECKSUM)
+    if _checksum(into) != told:
         raise ValueError(f"the checksum of {path.parent.name}/{path.name} is wrong")
-    return data
 
 
 def write(path: Path, values: NDArray[Any]) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("twofold")
 
+WANTED = "Give HOST:PORT of a cluster, auto for the one that runs here, or local for a new one."
+ANSWER = 5.0  # seconds until the head of a cluster has answered
 DEATHS = 3  # of workers, one after another, until we stop to start new ones
 
 
@@ -45,6 +48,29 @@ class Filler:
                 self._works.setdefault(work.chunk, []).append(work)
         works = self._works.get(chunk, [])
         return _fill.work_off(self._target, self._backbone, works, self._task.reading, "chunk")
+
+
+def check(address: str) -> Any:
+    """The package ray, where it is installed and somebody answers at the address.
+
+    Ray itself would try for minutes.
+    """
+    # A command neither reports home nor warns of what later releases will do.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise BadSetting("--ray needs the package ray. Run `pip install twofold[ray]`, or leave --ray out.") from error
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+        except (OSError, OverflowError) as error:
+            raise BadSetting(f"--ray {address} cannot be joined ({error}). {WANTED}") from error
+    elif address not in ("local", "auto"):
+        raise BadSetting(f"--ray {address} is no address. {WANTED}")
+    return ray
 
 
 def fill(task: Task, works: Sequence[Work], address: str, workers: int) -> int:
@@ -144,13 +170,7 @@ def _share(ray: Any, workers: int, chunks: int) -> tuple[int, float, float]:
 @contextmanager
 def _cluster(address: str, workers: int) -> Iterator[Any]:
     """Ray, joined to a cluster; one that was joined before stays so."""
-    # A command neither reports home nor warns of what later releases will do.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise BadSetting("--ray needs the package ray. Run `pip install twofold[ray]`, or leave --ray out.") from error
+    ray = check(address)
     if ray.is_initialized():
         yield ray
         return
@@ -159,10 +179,10 @@ def _cluster(address: str, workers: int) -> Iterator[Any]:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise BadSetting(
-            f"--ray {address} cannot be joined ({reason}). Give the address of a cluster, or local."
-        ) from error
+        raise BadSetting(f"--ray {address} cannot be joined ({reason}). {WANTED}") from error
     try:
-        yield ray
+        # Ray tells of dead workers on stdout, which holds the result alone; we tell of them ourselves.
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            yield ray
     finally:
         ray.shutdown()

@@ -71,6 +71,14 @@ class Task:
         return f"cuda:{self.rank % gpus}" if self.reading.device is None and gpus else self.reading.device
 
 
+def check(reading: _fill.Reading) -> None:
+    """Refuse a cluster that is not there before any other work."""
+    if reading.ray is not None:
+        from twofold.steps import _ray
+
+        _ray.check(reading.ray)
+
+
 def fill(
     target: Store, backbone: Backbone, dataset: Dataset, splits: Iterable[str], wanted: Sequence[Cell],
     reading: _fill.Reading,

@@ -29,6 +29,7 @@ class Config(_fill.Reading):
 
 def run(config: Config) -> Outcome:
     """Fill the store; a second run computes only what is missing."""
+    _spread.check(config)
     dataset = datasets.load(config.data)
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)

@@ -73,6 +73,7 @@ class Row:
 
 def run(config: Config) -> Outcome:
     """Fit on train, choose strengths on val, open test once; a second run tells the same again."""
+    _spread.check(config)
     maps = _maps(config)
     dataset = datasets.load(config.data)
     _check_shots(config, dataset)

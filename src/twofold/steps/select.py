@@ -55,6 +55,7 @@ class Config(_fill.Reading):
 
 def run(config: Config) -> Outcome:
     """Score every cell on val, write the whole map and the choice; goes on where it stopped."""
+    _spread.check(config)
     heads.load(config.head)
     dataset = datasets.load(config.data, sealed=SEALED)
     backbone = config.load(config.model)
