@@ -127,7 +127,7 @@ def test_sampling_killed_among_its_images_ends_in_the_same_bytes(tiny_run: Path,
     assert not list(killed.rglob(f"{files.UNFINISHED}*"))
 
 
-def test_an_extraction_killed_at_its_first_chunk_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
+def test_an_extraction_killed_twice_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
     def arguments(out: Path) -> list[str]:
         where = ["--t", "5,20,50,100", "--blocks", "1,5,9"]
         return ["extract", "--model", str(tiny_run), "--data", "digits", "--out", str(out), *where]
@@ -138,6 +138,8 @@ def test_an_extraction_killed_at_its_first_chunk_ends_in_the_same_bytes(tiny_run
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     finish(arguments(whole))
     kill_when(lambda: chunks(killed) > 0, arguments(killed), lambda: chunks(killed) < chunks(whole))
+    first = chunks(killed)
+    kill_when(lambda: chunks(killed) > first, arguments(killed), lambda: chunks(killed) < chunks(whole))
     kept = contents(killed)
     finish(arguments(killed))
     after = contents(killed)

@@ -17,7 +17,7 @@ from twofold import places, runs
 from twofold.steps import _sharing, _spread
 
 Command = Callable[..., tuple[int, str, str]]
-SECONDS = 60.0  # the longest wait for another process
+SECONDS = 150.0  # the longest wait for another process
 
 
 def flags(run: Path, out: Path) -> list[str]:

@@ -37,7 +37,7 @@ def run(config: Config) -> Outcome:
     passes = _spread.fill(target, backbone, dataset, config.split, wanted, config)
     rows = {split: len(target.index(split)) for split in config.split}
     counted = ", ".join(f"{n} {split}" for split, n in rows.items())
-    done = "was complete already" if passes == 0 else f"took {passes} forward passes"
+    done = "nothing was left to do" if passes == 0 else f"took {passes} forward passes"
     return Outcome(
         {"store": str(config.out), "rows": rows, "cells": [str(c) for c in wanted], "passes": passes},
         f"{config.out}: {len(wanted)} columns of {counted} rows; {done}.",
