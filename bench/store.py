@@ -6,8 +6,8 @@
 Both sides of a ratio are measured in turn in every round, and ratios are medians of rounds. Written files stay in the
 page cache unless a line says `on disk`: there the file system is flushed (syncfs) after writing, and files are dropped
 from the cache before reading.
-`table` is what heads get, float32 rows; `.npy` beside it is np.load(...).astype(float32), and
-np.save(rows.astype(float16)) for writing, since features come as float32.
+`rows` are float16 as they are kept. `features` and `table` are what extraction writes and heads get, float32: `.npy`
+beside them is np.save(rows.astype(float16)) and np.load(...).astype(float32).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Files:
     """The same rows as a store and as a .npy file."""
 
     def __init__(self, folder: Path, rows: NDArray[np.float32]) -> None:
-        self.folder, self.rows = folder, rows
+        self.folder, self.rows, self.half = folder, rows, rows.astype(np.float16)
         self.npy, self.store = folder / "rows.npy", folder / "store"
 
     def fresh(self) -> None:
@@ -58,12 +58,18 @@ class Files:
         self.opened.begin_cell("train", CELL, (self.rows.shape[1],), ABOUT)
 
     def write_npy(self) -> None:
-        np.save(self.npy, self.rows.astype(np.float16))
+        np.save(self.npy, self.half)
 
     def write_store(self) -> None:
-        opened = self.opened
-        for number, rows in enumerate(opened.chunk_rows("train")):
-            opened.write_chunk("train", CELL, number, self.rows[rows[0] : rows[-1] + 1])
+        for number, rows in enumerate(self.opened.chunk_rows("train")):
+            self.opened.arrays.write(store.column("train", CELL), number, self.half[rows[0] : rows[-1] + 1])
+
+    def features_npy(self) -> None:
+        np.save(self.npy, self.rows.astype(np.float16))
+
+    def features_store(self) -> None:
+        for number, rows in enumerate(self.opened.chunk_rows("train")):
+            self.opened.write_chunk("train", CELL, number, self.rows[rows[0] : rows[-1] + 1])
 
     def read_npy(self) -> None:
         np.load(self.npy)
@@ -92,11 +98,12 @@ class Files:
 def speeds(files: Files, rounds: int) -> str:
     bytes_ = files.rows.size * 2
     pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "write": (files.write_store, files.write_npy),
+        "write rows": (files.write_store, files.write_npy),
+        "write features": (files.features_store, files.features_npy),
         "read rows": (files.read_store, files.read_npy),
         "read table": (files.table_store, files.table_npy),
     }
-    disk = {"write, on disk": pairs["write"], "read rows, on disk": pairs["read rows"]}
+    disk = {f"{what}, on disk": pairs[what] for what in ("write rows", "write features", "read rows", "read table")}
     found: dict[str, list[tuple[float, float]]] = {}
     for k in range(rounds):
         for what, (ours, theirs) in {**pairs, **disk}.items():
@@ -106,7 +113,8 @@ def speeds(files: Files, rounds: int) -> str:
             for work in (ours, theirs) if k % 2 else (theirs, ours):
                 if what.endswith("on disk") and what.startswith("read"):
                     files.drop()
-                measured.append((work, rate([work, files.flush] if what == "write, on disk" else [work], bytes_)))
+                flushed = what.startswith("write") and what.endswith("on disk")
+                measured.append((work, rate([work, files.flush] if flushed else [work], bytes_)))
             rates = dict(measured)
             found.setdefault(what, []).append((rates[ours], rates[theirs]))
     lines = [("", "store, MB/s", ".npy, MB/s", "of .npy", "lowest to highest")]

@@ -124,8 +124,8 @@ class Arrays:
         array = self.array(path)
         if self.place.folder is None or not chunks.plain(array):
             with self.undamaged(path), self.place.reached():
-                found: NDArray[Any] = array[:]
-                return found.astype(dtype or found.dtype)
+                there: NDArray[Any] = array[:]
+                return chunks.converted(there, np.empty(there.shape, dtype)) if dtype else there
         found, rows = np.empty(array.shape, dtype or array.dtype), array.chunks[0]
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(partial(self._fill_rows, path, found), range(-(-array.shape[0] // rows))))
@@ -139,7 +139,7 @@ class Arrays:
         room = place.reshape(-1).view(np.uint8) if whole else chunks.buffer(array)
         values = self.read(path, number, room=room)
         if not whole:
-            place[:] = values
+            chunks.converted(values, place)
 
     @contextmanager
     def undamaged(self, path: str = "") -> Iterator[None]:

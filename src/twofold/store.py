@@ -142,8 +142,7 @@ class Store:
         """Write the rows of one chunk, float32 [rows, ...]; a value that does not fit the dtype is an error."""
         self._check_open(split)
         dtype = self.key["dtype"]
-        with np.errstate(over="ignore"):
-            stored = values.astype(dtype)
+        stored = chunks.converted(values, np.empty(values.shape, dtype))
         if not _finite(stored):
             worst = float(np.abs(values).max())
             raise BadStore(f"Features of {cell} reach {worst:.3g}, which {dtype} cannot hold. Give --dtype float32.")
