@@ -44,10 +44,12 @@ class Filler:
             if self._folder.is_dir():
                 os.chdir(self._folder)  # paths are relative to where the command was given
             self._target, self._backbone, dataset = self._task.opened()
+            size = _fill.batch(self._backbone, self._task.cells, self._task.reading)
+            self._reading = replace(self._task.reading, batch=size)
             for work in _fill.plan(self._target, self._backbone, dataset, self._task.splits, self._task.cells):
                 self._works.setdefault(work.chunk, []).append(work)
         works = self._works.get(chunk, [])
-        return _fill.work_off(self._target, self._backbone, works, self._task.reading, "chunk")
+        return _fill.work_off(self._target, self._backbone, works, self._reading, "chunk")
 
 
 def check(address: str) -> Any:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO
 
@@ -94,14 +94,17 @@ def fill(
     if not works:
         return 0
     precision = PRECISIONS[str(backbone.placement.dtype).removeprefix("torch.")]
-    size = _fill.batch(backbone, wanted, reading)
-    alone = replace(_plain(reading), workers=1, ray=None, batch=size, precision=precision)
+    alone = replace(_plain(reading), workers=1, ray=None, precision=precision)
     task = Task(backbone.name, dataset.name, str(target.place), target.sealed, splits, tuple(wanted), alone)
     if reading.ray is not None:
         from twofold.steps import _ray
 
         return _ray.fill(task, works, reading.ray, reading.workers)
-    with _threads(reading.workers) as threads, _helpers(replace(task, threads=threads), reading.workers) as helpers:
+    alone = replace(alone, batch=_fill.batch(backbone, wanted, reading))
+    with (
+        _threads(reading.workers) as threads,
+        _helpers(replace(task, reading=alone, threads=threads), reading.workers) as helpers,
+    ):
         made = _fill.fill(target, backbone, dataset, splits, wanted, alone)
         return made + sum(helper.made() for helper in helpers)
 
@@ -136,8 +139,9 @@ class _Helper:
             [sys.executable, "-c", HELP], stdin=subprocess.PIPE, stdout=self._told, stderr=self._failed
         )
         assert self._process.stdin
-        self._process.stdin.write(pickle.dumps(task))
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it is dead already, which `made` tells
+            self._process.stdin.write(pickle.dumps(task))
+            self._process.stdin.flush()
 
     def made(self) -> int:
         """Forward passes that it made; to be asked when the store lacks nothing."""
@@ -159,7 +163,8 @@ class _Helper:
         self._process.wait()
         for stream in (self._process.stdin, self._told, self._failed):
             if stream:
-                stream.close()
+                with suppress(BrokenPipeError):
+                    stream.close()
 
     def _lines(self) -> list[str]:
         lines = _read(self._told).split()
