@@ -7,7 +7,8 @@ Both sides of a ratio are measured in turn in every round, and ratios are median
 page cache unless a line says `on disk`: there the file system is flushed (syncfs) after writing, and files are dropped
 from the cache before reading.
 `rows` are float16 as they are kept. `features` and `table` are what extraction writes and heads get, float32: `.npy`
-beside them is np.save(rows.astype(float16)) and np.load(...).astype(float32).
+beside them is np.save(rows.astype(float16)) and np.load(...).astype(float32). The last
+column holds on a busy machine too.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ KEY = {"backbone": "b", "dtype": "float16"}
 ABOUT = {"block": 1, "name": "x", "t": 20.0, "sigma": 0.1, "pool": 1}
 
 
-def rate(works: list[Callable[[], object]], bytes_: int) -> float:
-    """Megabytes of float16 a second."""
-    started = time.perf_counter()
+def rate(works: list[Callable[[], object]], bytes_: int) -> tuple[float, float]:
+    """Megabytes of float16 a second, and a second of the processor (of all threads together)."""
+    started, busy = time.perf_counter(), time.process_time()
     for work in works:
         work()
-    return bytes_ / 1e6 / (time.perf_counter() - started)
+    return bytes_ / 1e6 / (time.perf_counter() - started), bytes_ / 1e6 / (time.process_time() - busy)
 
 
 class Files:
@@ -104,7 +105,7 @@ def speeds(files: Files, rounds: int) -> str:
         "read table": (files.table_store, files.table_npy),
     }
     disk = {f"{what}, on disk": pairs[what] for what in ("write rows", "write features", "read rows", "read table")}
-    found: dict[str, list[tuple[float, float]]] = {}
+    found: dict[str, list[tuple[tuple[float, float], tuple[float, float]]]] = {}
     for k in range(rounds):
         for what, (ours, theirs) in {**pairs, **disk}.items():
             if what.startswith("write"):
@@ -117,12 +118,13 @@ def speeds(files: Files, rounds: int) -> str:
                 measured.append((work, rate([work, files.flush] if flushed else [work], bytes_)))
             rates = dict(measured)
             found.setdefault(what, []).append((rates[ours], rates[theirs]))
-    lines = [("", "store, MB/s", ".npy, MB/s", "of .npy", "lowest to highest")]
+    lines = [("", "store, MB/s", ".npy, MB/s", "of .npy", "lowest to highest", "of .npy, processor time")]
     for what, both in found.items():
-        ratios = [a / b for a, b in both]
-        mine, other = (statistics.median(side) for side in zip(*both, strict=True))
+        ratios, busy = ([a[k] / b[k] for a, b in both] for k in (0, 1))
+        mine, other = (statistics.median(side[0] for side in sides) for sides in zip(*both, strict=True))
         told = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        lines.append((what, f"{mine:,.0f}", f"{other:,.0f}", f"{statistics.median(ratios):.2f}", told))
+        middle = (f"{statistics.median(values):.2f}" for values in (ratios, busy))
+        lines.append((what, f"{mine:,.0f}", f"{other:,.0f}", next(middle), told, next(middle)))
     return results.table(lines)
 
 
