@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
-
 from twofold import cli
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copies(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Hugging Face's datasets keeps copies of parquet files; those of tests go with them."""
+    os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("copies"))
 
 
 @pytest.fixture(scope="session")

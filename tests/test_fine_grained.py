@@ -21,7 +21,7 @@ from twofold.datasets.base import SPLITS, Dataset
 from twofold.errors import BadData, UnknownName
 
 MEMBERS = sorted(tiny.TREES)
-DOCS = Path(__file__).parents[1] / "docs" / "fine_grained.md"
+DOCS = Path(__file__).parents[1] / "docs" / "datasets.md"
 
 
 def module(name: str) -> ModuleType:

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from twofold import cli, files, results, store
-from twofold.datasets.digits import Digits
+from twofold.datasets._arrays import Arrays
 from twofold.errors import SealedSplit
 from twofold.steps import select
 
@@ -27,14 +27,14 @@ WHERE = ("--blocks", "1,mid", "--t", "20,100", "--pool", "1,2")
 def selected(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished `twofold select`, made where nobody can open test."""
     folder = tmp_path_factory.mktemp("selects") / "select"
-    original = Digits.build
+    original = Arrays.build
 
-    def build(self: Digits, split: str) -> Any:
+    def build(self: Arrays, split: str) -> Any:
         assert split != "test", "select opened the test split"
         return original(self, split)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Digits, "build", build)
+        patch.setattr(Arrays, "build", build)
         arguments = ["select", "--model", str(tiny_run), "--data", "digits", "--out", str(folder), *WHERE]
         assert cli.run([*arguments, "--quiet"]) == 0
     return folder
@@ -212,13 +212,13 @@ def test_test_labels_do_not_touch_what_is_learned(
     """With the labels of test shuffled, what val chose and val's own accuracy stay, and test falls to chance."""
     from dataclasses import replace
 
-    original = Digits.build
+    original = Arrays.build
 
-    def build(self: Digits, split: str) -> Any:
+    def build(self: Arrays, split: str) -> Any:
         rows = original(self, split)
         return replace(rows, labels=(rows.labels + 1 + rows.index % 9) % 10) if split == "test" else rows
 
-    monkeypatch.setattr(Digits, "build", build)
+    monkeypatch.setattr(Arrays, "build", build)
     arguments = (*probe(tiny_run, tmp_path / "shuffled"), "--choice", selected, "--controls", "none", "--json")
     code, out, _ = command(*arguments, "--head", "ridge", "--seeds", 2)
     assert code == 0

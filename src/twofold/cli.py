@@ -18,11 +18,11 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from twofold import _telling, registry, runs, settings
-from twofold.errors import BadSetting, TwofoldError, unknown
+from twofold.errors import BadSetting, TwofoldError, UserError, unknown
 from twofold.records import Outcome
 
 # In the order in which a newcomer meets them.
-ORDER = ("demo", "pretrain", "sample", "blocks", "convert", "extract", "store", "select", "probe", "report")
+ORDER = ("demo", "data", "pretrain", "sample", "blocks", "convert", "extract", "store", "select", "probe", "report")
 
 SHARED = {
     "--config": "TOML file with settings; flags override it",
@@ -80,7 +80,9 @@ def _run(arguments: list[str]) -> int:
     outcome: Outcome = module.run(config)
     if runs.is_main():
         print(json.dumps(outcome.facts) if shown_as_json else outcome.text)
-    return outcome.exit_code
+        if outcome.problem:
+            raise UserError(outcome.problem)
+    return 0
 
 
 def _from_file(name: str | None) -> dict[str, Any]:

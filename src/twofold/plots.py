@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 LEAST_SIDE = 32  # pixels of an image in a grid, so that small ones can be seen
 GAP = 2
+Tile = NDArray[np.uint8] | None  # [H, W, 3]
 
 
 def image_grid(images: Sequence[Path], out: Path) -> None:
@@ -177,3 +178,28 @@ def side_by_side(pictures: Sequence[Path], out: Path, *, height: int = 640, gap:
         left += picture.width + gap
     with files.replacing(out) as temporary:
         sheet.save(temporary, optimize=True)
+
+
+def samples(classes: Sequence[str], columns: Sequence[tuple[str, Sequence[Tile]]], title: str, out: Path) -> None:
+    """A table of pictures, one row a class.
+
+    Args:
+        classes: what stands before each row.
+        columns: what stands above each column (it may be empty), and its picture of each class, if there is one.
+        title: what is shown.
+        out: PNG or SVG file.
+    """
+    figure = _figure(1.8 + 0.8 * len(columns), 0.9 + 0.8 * len(classes))
+    axes = figure.subplots(len(classes), len(columns), squeeze=False)
+    for k, (heading, tiles) in enumerate(columns):
+        axes[0, k].set_title(heading, fontsize=9, loc="left")
+        for row, tile in enumerate(tiles):
+            ax = axes[row, k]
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+            if tile is not None:
+                ax.imshow(tile, interpolation="nearest")
+            if k == 0:
+                ax.set_ylabel(classes[row], rotation=0, ha="right", va="center", fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, out)

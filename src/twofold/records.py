@@ -145,17 +145,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a step gives back: facts for a program and the same as text for a person.
-
-    Attributes:
-        facts: one JSON object.
-        text: the same in words.
-        exit_code: of the command; 2 where what was looked at is not as it should be.
-    """
+    """What a step gives back: facts for a program, the same as text for a person, and what the user must mend."""
 
     facts: dict[str, Any]
     text: str = ""
-    exit_code: int = 0
+    problem: str = ""
 
 
 def number_text(value: float) -> str:

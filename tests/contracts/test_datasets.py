@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import tiny_fine_grained
+import tiny_sources
 from twofold import registry
 from twofold.datasets import base
 from twofold.datasets.base import SPLITS, Dataset
@@ -39,6 +40,12 @@ def fine_grained(name: str, folder: Path) -> str:
 EXAMPLES: dict[str, Callable[[Path], str]] = {
     "digits": lambda folder: "digits",
     "folder": lambda folder: f"folder:{pictures(folder)}",
+    "cifar10": lambda folder: f"cifar10:{tiny_sources.cifar10(folder)}?partial",
+    "cifar100": lambda folder: f"cifar100:{tiny_sources.cifar100(folder)}?partial",
+    "imagenet": lambda folder: f"imagenet:{tiny_sources.imagenet(folder)}?partial",
+    "imagenet50": lambda folder: f"imagenet50:{tiny_sources.imagenet(folder, flat=True)}?partial",
+    "hf": lambda folder: f"hf:{tiny_sources.hf(folder)}",
+    "wds": lambda folder: f"wds:{tiny_sources.wds(folder)}",
     **{name: partial(fine_grained, name) for name in tiny_fine_grained.TREES},
 }
 
@@ -93,6 +100,11 @@ def test_images_are_raw_bytes_of_three_channels(dataset: Dataset, split: str) ->
             assert image.shape[1:] == (dataset.image_size, dataset.image_size)
         if dataset.channels == 1:
             assert torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
+
+
+def test_every_image_has_a_name_of_its_own(dataset: Dataset) -> None:
+    index = np.concatenate([dataset.build(split).index for split in SPLITS])
+    assert len({dataset.image_name(int(k)) for k in index}) == len(index)
 
 
 @pytest.mark.parametrize("split", SPLITS)

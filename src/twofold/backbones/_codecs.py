@@ -45,7 +45,7 @@ class Pixels(Codec):
         self.shape = (channels, image_size, image_size)
         self.settings = {
             "size": image_size,
-            "resize": "box halving, bicubic, centre crop",
+            "resize": _resizing.RULE,
             "range": "-1..1",
             "channels": "rgb" if channels == 3 else "grey",
         }
@@ -80,7 +80,7 @@ class Latents(Codec):
         self.shape = (int(config.latent_channels), side, side)
         self.settings = {
             "size": self.image_size,
-            "resize": "box halving, bicubic, centre crop",
+            "resize": _resizing.RULE,
             "range": "latents",
             "scale": self.scale,
             "shift": self.shift,

@@ -29,7 +29,7 @@ class PixelsBackbone(Backbone):
         self.placement = placement
         self.name = f"pixels:{size}"
         self.identity = f"pixels-{size}"
-        self.preprocessing = {"size": size, "resize": "box halving, bicubic, centre crop", "range": "0..1"}
+        self.preprocessing = {"size": size, "resize": _resizing.RULE, "range": "0..1"}
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

@@ -16,10 +16,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.datasets._files import Files, Item
+from twofold.datasets._files import Files, OnDisk
 from twofold.errors import BadData, unknown
 
 PARTIAL = "partial"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a list: its file, the name of its class, and `train`, `val` or `test`."""
+
+    path: Path
+    label: str
+    split: str
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,10 @@ class Place:
         self._check_splits(items)
         held = {item.label for item in items}
         ordered = [name for name in classes if name in held]
-        splits = tuple(self.archive.images)
-        return Files(self.data, self.root, items, splits=splits, salt=self.archive.name, classes=ordered)
+        source = OnDisk(self.root, [item.path.relative_to(self.root).as_posix() for item in items])
+        labels, splits = [item.label for item in items], [item.split for item in items]
+        own = tuple(self.archive.images)
+        return Files(self.data, source, labels, splits, own=own, salt=self.archive.name, classes=ordered)
 
     def _check_once(self, items: Sequence[Item]) -> None:
         twice = [path for path, count in Counter(item.path for item in items).items() if count > 1]

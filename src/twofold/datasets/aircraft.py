@@ -8,7 +8,8 @@ The official trainval and test; val is carved from trainval, as for the other se
 from __future__ import annotations
 
 from twofold.datasets import _official
-from twofold.datasets._files import Files, Item
+from twofold.datasets._files import Files
+from twofold.datasets._official import Item
 
 LEVELS = {"variant": 100, "family": 70, "manufacturer": 30}
 LISTS = {"train": "trainval", "test": "test"}

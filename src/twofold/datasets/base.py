@@ -7,21 +7,29 @@ A data set gives raw uint8 images and knows nothing of networks; size and range 
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twofold import registry
-from twofold.errors import SealedSplit, unknown
+from twofold.errors import BadData, unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+log = logging.getLogger("twofold")
+
 SPLITS = ("train", "val", "test")
+ON_ERROR = ("stop", "skip")
+ON_ERROR_HELP = "what becomes of an image that does not decode: an error, or left out and listed in run and scores"
+LABELS = "labels="
 # Parts that splits get where a data set has none of its own.
 SHARES = {"train": 0.60, "val": 0.15, "test": 0.25}
 
@@ -53,6 +61,7 @@ class Dataset(ABC):
         fingerprint: hash of everything that features depend on: images, labels, index and splits.
         image_size: the images' own side, or None where sizes differ.
         channels: 1 where every image is grey, else 3.
+        skipped: names of the images that were left out because they do not decode.
     """
 
     name: str
@@ -60,49 +69,83 @@ class Dataset(ABC):
     fingerprint: str
     image_size: int | None
     channels: int
+    skipped: tuple[str, ...] = ()
 
     @abstractmethod
     def build(self, split: str) -> Rows:
         """The rows of `train`, `val` or `test`."""
 
-
-@final
-class Sealed(Dataset):
-    """A data set some of whose splits cannot be opened, whoever asks."""
-
-    def __init__(self, inner: Dataset, sealed: tuple[str, ...]) -> None:
-        self._inner, self._sealed = inner, sealed
-        self.name, self.classes, self.fingerprint = inner.name, inner.classes, inner.fingerprint
+    def image_name(self, index: int) -> str:
+        """What an image is called: its file's name where it has one, else its number."""
+        return str(index)
 
     @property
-    def image_size(self) -> int | None:  # type: ignore[override]
-        """Of the data set inside."""
-        return self._inner.image_size
+    def provenance(self) -> dict[str, list[str]]:
+        """What scores say of the data beside its name: `skipped`, where images were left out."""
+        return {"skipped": list(self.skipped)} if self.skipped else {}
 
-    @property
-    def channels(self) -> int:  # type: ignore[override]
-        """Of the data set inside."""
-        return self._inner.channels
-
-    def build(self, split: str) -> Rows:
-        """The rows of a split that is not sealed."""
-        if split in self._sealed:
-            raise SealedSplit(f"The {split} split of {self.name} is sealed here: what chooses must not see it.")
-        return self._inner.build(split)
+    def tell_skipped(self) -> None:
+        """Log the images that were left out, into the log of a run that is open."""
+        for name in self.skipped:
+            log.warning("left out, since it does not decode: %s", name)
 
 
-def load(data: str, *, sealed: tuple[str, ...] = ()) -> Dataset:
+def load(data: str, *, sealed: tuple[str, ...] = (), on_error: str = "stop") -> Dataset:
     """The data set that a DATA string names, for instance `digits`.
+
+    Args:
+        data: the string; `labels=FILE` behind its question mark leaves in train and val what that list names.
+        sealed: splits that cannot be opened.
+        on_error: what becomes of an image that does not decode: `stop`, an error when it is read, or `skip`.
 
     Raises:
         UnknownName: no such data set; the message lists the near names.
     """
-    name, _, argument = data.partition(":")
+    name = re.split("[:?]", data, maxsplit=1)[0]
+    argument = data.removeprefix(name).removeprefix(":")
     if name not in registry.names("datasets"):
         raise unknown("data set", name, registry.names("datasets"))
     build: Callable[[str], Dataset] = registry.find("datasets", name).build
+    from twofold.datasets import _parts
+
+    argument, labels = _without_labels(argument)
     dataset = build(argument)
-    return Sealed(dataset, sealed) if sealed else dataset
+    if labels is not None:
+        dataset = _parts.Labelled(dataset, Path(labels), data)
+    if on_error == "skip":
+        dataset = _parts.Skipping(dataset)
+    return _parts.Sealed(dataset, sealed) if sealed else dataset
+
+
+def _without_labels(argument: str) -> tuple[str, str | None]:
+    """What stands behind the colon without `labels=FILE`, and that file."""
+    place, _, words = argument.rpartition("?")
+    others = [word for word in words.split("&") if not word.startswith(LABELS)]
+    found = [word.removeprefix(LABELS) for word in words.split("&") if word.startswith(LABELS)]
+    if not found:
+        return argument, None
+    return "?".join([place, *filter(None, ["&".join(others)])]), found[0]
+
+
+def check_classes(dataset: Dataset) -> None:
+    """Raise where a head has nothing to learn: one class only, or one that has no image in train.
+
+    Raises:
+        BadData: with the names of the classes.
+    """
+    if len(dataset.classes) < 2:
+        raise BadData(
+            f"{dataset.name} has one class only ({dataset.classes[0]}), so there is nothing to tell apart. "
+            "Give one folder a class; images without classes are for pretrain."
+        )
+    learned = set(dataset.build("train").labels.tolist())
+    alone = [name for k, name in enumerate(dataset.classes) if k not in learned]
+    if alone:
+        more = f" and {len(alone) - 3:,} more" if len(alone) > 3 else ""
+        raise BadData(
+            f"{dataset.name}: train has no image of {', '.join(alone[:3])}{more}, other splits have. "
+            "Add training images of that class, or take its other images out."
+        )
 
 
 def check_split(dataset: str, split: str) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from twofold.datasets import _official
-from twofold.datasets._files import Files, Item, in_folders
+from twofold.datasets._files import Files, in_folders
+from twofold.datasets._official import Item
 from twofold.errors import BadData
 
 META = "devkit/cars_meta.mat"
@@ -44,7 +45,8 @@ def build(argument: str) -> Files:
 
 
 def _from_folders(place: _official.Place) -> Files:
-    items = [Item(path, label, split) for split in COPY.images for label, path in in_folders(place.path(f"{split}/"))]
+    tops = {split: place.path(f"{split}/") for split in COPY.images}
+    items = [Item(top / name, label, split) for split, top in tops.items() for label, name in in_folders(top)]
     return place.files(items, sorted({item.label for item in items}))
 
 

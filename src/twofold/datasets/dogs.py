@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from twofold.datasets import _official
-from twofold.datasets._files import Files, Item
+from twofold.datasets._files import Files
+from twofold.datasets._official import Item
 from twofold.errors import BadData
 
 ARCHIVE = _official.Archive(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from torchvision.datasets import Flowers102
 
 from twofold.datasets import _official
-from twofold.datasets._files import Files, Item
+from twofold.datasets._files import Files
+from twofold.datasets._official import Item
 
 ARCHIVE = _official.Archive(
     name="flowers",

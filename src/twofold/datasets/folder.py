@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from twofold.datasets import _decode
-from twofold.datasets._files import Files, Item, in_folders
+from twofold.datasets._files import Files, OnDisk, in_folders
 from twofold.datasets.base import SPLITS
 from twofold.errors import BadData
 
@@ -22,9 +22,9 @@ def build(argument: str) -> Files:
         what = "does not exist" if not root.exists() else "is not a folder"
         raise BadData(f"folder:{argument}: {argument or '(empty)'} {what}. Give folder:DIR with one folder a class.")
     given = [split for split in SPLITS if (root / split).is_dir()]
-    tops = {split: root / split for split in given} if "train" in given else {"train": root}
-    items = [Item(path, label, split) for split, top in tops.items() for label, path in in_folders(top)]
-    if not items:
+    tops = {split: f"{split}/" for split in given} if "train" in given else {"train": ""}
+    found = [(label, top + name, split) for split, top in tops.items() for label, name in in_folders(root / top)]
+    if not found:
         raise BadData(f"folder:{root} holds no images ({', '.join(_decode.SUFFIXES)}). Give a folder with images.")
-    own = given if "train" in given else ["train"]
-    return Files(f"folder:{root}", root, items, splits=own, salt="folder")
+    labels, names, splits = zip(*found, strict=True)
+    return Files(f"folder:{root}", OnDisk(root, names), labels, splits, own=tuple(tops), salt="folder")

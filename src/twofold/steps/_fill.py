@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from twofold import noise, pooling, runs, store
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
+from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap, number_text
 from twofold.settings import Settings, setting
-from twofold.steps import _batching, _sharing
+from twofold.steps import _batching, _sharing, _views
 from twofold.steps._ahead import ahead
 from twofold.steps._sharing import Work
 from twofold.store import Store
@@ -40,7 +41,7 @@ SIGMAS = (0.01, 0.05, 0.11, 0.18, 0.31, 0.52, 1.2)
 class Reading(Settings):
     """How features are read, apart from where: the settings that extract, select and probe share."""
 
-    draws: int = setting(1, help="noise samples an image, averaged", least=1, most=10**4)
+    draws: int = setting(1, help="noise samples an image, averaged", least=1, most=_views.DRAWS)
     label: int | None = setting(
         None, help="class number told to a class-conditional model; none: no class", least=0, most=10**9
     )
@@ -48,6 +49,7 @@ class Reading(Settings):
     batch: int | None = setting(
         None, none="auto", help="images a forward pass; auto: what memory allows", least=1, most=10**6
     )
+    on_error: str = setting("stop", help=datasets.ON_ERROR_HELP, choices=datasets.ON_ERROR, identity=False)
     seed: int = setting(0, help="seed of the noise, and of shots", least=0, most=2**63 - 1)
     workers: int = setting(1, help="processes that fill the store together", least=1, most=10**4, identity=False)
     ray: str | None = setting(
@@ -87,7 +89,7 @@ def open_store(
         "label": reading.label,
         "dtype": reading.dtype,
     }
-    about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes)}
+    about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes), **dataset.provenance}
     return store.make(where, key, about, sealed=sealed)
 
 
@@ -140,7 +142,7 @@ def fill(
     finished chunks are written behind it. Memory does not grow with the number of images. Other processes may fill
     the same store; each takes what nobody has taken, and comes back when nothing is missing.
     """
-    works = plan(target, backbone, dataset, splits, wanted)
+    works = plan(target, backbone, dataset, splits, wanted, reading.seed)
     if not works:
         return 0
     reading = replace(reading, batch=batch(backbone, wanted, reading))
@@ -187,10 +189,11 @@ class _Batch:
 
 
 def plan(
-    target: Store, backbone: Backbone, dataset: Dataset, splits: Iterable[str], wanted: Sequence[Cell]
+    target: Store, backbone: Backbone, dataset: Dataset, splits: Iterable[str], wanted: Sequence[Cell], seed: int
 ) -> list[Work]:
     """The chunks and steps that are not in the store yet; makes the arrays for them."""
-    return [work for split in splits for work in _plan(target, backbone, dataset.build(split), split, wanted)]
+    sources = {split: _views.rows(dataset, split, seed) for split in splits}
+    return [work for split, rows in sources.items() for work in _plan(target, backbone, rows, split, wanted)]
 
 
 def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Sequence[Cell]) -> list[Work]:
@@ -247,7 +250,8 @@ def _batches(backbone: Backbone, works: Iterable[Work], reading: Reading, size: 
             noises: list[Tensor | None] = [None]
             if work.t is not None:
                 index, shape = work.source.index[positions], x.shape[1:]
-                own = (noise.normal(reading.seed, index, shape, draw=draw) for draw in range(reading.draws))
+                first = _views.first_draw(work.split)
+                own = (noise.normal(reading.seed, index, shape, draw=first + draw) for draw in range(reading.draws))
                 noises = [torch.from_numpy(values) for values in own]
             yield _Batch(work, x, noises)
 

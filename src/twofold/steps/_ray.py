@@ -46,7 +46,8 @@ class Filler:
             self._target, self._backbone, dataset = self._task.opened()
             size = _fill.batch(self._backbone, self._task.cells, self._task.reading)
             self._reading = replace(self._task.reading, batch=size)
-            for work in _fill.plan(self._target, self._backbone, dataset, self._task.splits, self._task.cells):
+            asked = (dataset, self._task.splits, self._task.cells, self._reading.seed)
+            for work in _fill.plan(self._target, self._backbone, *asked):
                 self._works.setdefault(work.chunk, []).append(work)
         works = self._works.get(chunk, [])
         return _fill.work_off(self._target, self._backbone, works, self._reading, "chunk")

@@ -59,7 +59,7 @@ class Task:
 
         if self.threads:
             torch.set_num_threads(self.threads)
-        dataset = datasets.load(self.data)
+        dataset = datasets.load(self.data, on_error=self.reading.on_error)
         backbone = replace(self.reading, device=self._device()).load(self.model)
         return _fill.open_store(self.where, backbone, dataset, self.reading, sealed=self.sealed), backbone, dataset
 
@@ -90,7 +90,7 @@ def fill(
     splits = tuple(splits)
     if reading.ray is None and reading.workers == 1:
         return _fill.fill(target, backbone, dataset, splits, wanted, reading)
-    works = _fill.plan(target, backbone, dataset, splits, wanted)
+    works = _fill.plan(target, backbone, dataset, splits, wanted, reading.seed)
     if not works:
         return 0
     precision = PRECISIONS[str(backbone.placement.dtype).removeprefix("torch.")]

@@ -59,6 +59,7 @@ class Config(Settings):
     resume: bool = setting(
         False, help="insist on continuing: an error where there is nothing to continue", identity=False
     )
+    on_error: str = setting("stop", help=datasets.ON_ERROR_HELP, choices=datasets.ON_ERROR, identity=False)
     seed: int = setting(0, help="seed of weights, order, steps and noise", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("fp32", help="number format of training", choices=("fp32", "bf16", "fp16"))
@@ -69,14 +70,15 @@ def run(config: Config) -> Outcome:
     if config.resume and not (config.out / "config.toml").exists():
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
     backbones.place(config.device, "fp32")
-    dataset = datasets.load(config.data, sealed=("test",))
+    dataset = datasets.load(config.data, sealed=("test",), on_error=config.on_error)
     side = _side(config, dataset)
     inputs = {"data": dataset.fingerprint}
     with runs.opened(config.out, "pretrain", config, inputs, together=True) as run_:
         if done := run_.again(_told):
             return done
+        dataset.tell_skipped()
         with _company(config):
-            facts = _train(config, run_, dataset, side)
+            facts = {**_train(config, run_, dataset, side), **dataset.provenance}
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
 

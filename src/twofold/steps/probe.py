@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from twofold.heads import base as heads
 from twofold.records import Cell, Number, Outcome, Score, Tap
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _fill, _shots, _spread
+from twofold.steps import _fill, _shots, _spread, _views
 from twofold.store import Table
 
 log = logging.getLogger("twofold")
@@ -55,6 +55,7 @@ class Config(_fill.Reading):
         0, help="labels a class to learn from, and as many of val for its strength; 0: all", least=0, most=10**9
     )
     seeds: int = setting(1, help="how many seeds (of noise and of shots) are averaged", least=1, most=10**4)
+    views: tuple[str, ...] | None = setting(None, help=_views.HELP, none="none")
     controls: tuple[str, ...] = setting(
         ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS, alone="none"
     )
@@ -75,11 +76,14 @@ def run(config: Config) -> Outcome:
     """Fit on train, choose strengths on val, open test once; a second run tells the same again."""
     _spread.check(config)
     maps = _maps(config)
-    dataset = datasets.load(config.data)
+    _views.splits(config.views)
+    dataset = datasets.load(config.data, on_error=config.on_error)
+    datasets.check_classes(dataset)
     _check_shots(config, dataset)
     rows = list(_rows(config, dataset, maps))
     with runs.opened(config.out, "probe", config, _inputs(config, dataset, rows[0])) as run_:
         if run_.finished is None:
+            dataset.tell_skipped()
             _score_all(config, run_, dataset, rows)
             run_.finish({"scores": [s.record() for s in _scores(run_)]})
         scores = _scores(run_)
@@ -129,10 +133,11 @@ def _score(config: Config, dataset: Dataset, row: Row, head: str) -> Score:
     low, high = results.bootstrap_interval(per_seed)
     about = {
         "row": row.name, "control": row.control, "model": row.backbone.name, "data": config.data, "head": head,
-        "shots": config.shots, "cell": str(row.cell), "block": row.backbone.block(row.cell.tap.block).name,
+        "shots": config.shots, "views": list(_views.splits(config.views)), "cell": str(row.cell),
+        "block": row.backbone.block(row.cell.tap.block).name,
         "t": row.cell.tap.t, "sigma": row.backbone.sigma(row.cell.tap.t), "pool": row.cell.pool,
         "chosen": [trial.choice for trial in trials], "per_seed": [float(r.mean()) for r in per_seed],
-        "val": float(np.mean([trial.val for trial in trials])),
+        "val": float(np.mean([trial.val for trial in trials])), **dataset.provenance,
     }  # fmt: skip
     return Score("top1", float(per_seed.mean()), "test", per_seed.shape[1], tuple(seeds), low, high, about)
 
@@ -152,9 +157,11 @@ def _trial(tables: dict[str, Table], name: str, shots: int, seed: int) -> Trial:
     With all labels the head is fitted again on train and val once val has chosen its strength. With K shots it
     learns from K rows a class of train, and val has K a class too: more would be labels that are not paid for.
     """
-    train, val, test = tables["train"], tables["val"], tables["test"]
+    val, test = tables["val"], tables["test"]
+    views = [table for split, table in tables.items() if split.startswith("train")]
+    rows = _shots.draw(views[0].y, shots, seed) if shots else slice(None)
+    train = _joined([_take(view, rows) for view in views])
     if shots:
-        train = _take(train, _shots.draw(train.y, shots, seed))
         val = _take(val, _shots.at_most(val.y, shots, seed))
     chosen = heads.load(name).fit(train.x, train.y, val=(val.x, val.y))
     final = chosen
@@ -165,8 +172,15 @@ def _trial(tables: dict[str, Table], name: str, shots: int, seed: int) -> Trial:
     return Trial(final.predict(test.x) == test.y, chosen.choice, on_val)
 
 
-def _take(table: Table, rows: NDArray[np.int64]) -> Table:
+def _take(table: Table, rows: NDArray[np.int64] | slice) -> Table:
     return replace(table, x=table.x[rows], y=table.y[rows], index=table.index[rows])
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    """Rows under rows."""
+    if len(tables) == 1:
+        return tables[0]
+    return Table(*(np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y", "index")))
 
 
 def _tables(config: Config, dataset: Dataset, row: Row, seed: int) -> dict[str, Table]:
@@ -178,8 +192,9 @@ def _tables(config: Config, dataset: Dataset, row: Row, seed: int) -> dict[str, 
     # Features without noise are the same for every seed.
     part = "clean" if row.cell.tap.t is None else f"seed{seed}"
     store = _fill.open_store(places.within(folder, f"{row.backbone.identity}-{part}"), row.backbone, dataset, reading)
-    _spread.fill(store, row.backbone, dataset, datasets.SPLITS, [row.cell], reading)
-    return {split: store.read(split, row.cell) for split in datasets.SPLITS}
+    splits = (*datasets.SPLITS, *_views.splits(config.views))
+    _spread.fill(store, row.backbone, dataset, splits, [row.cell], reading)
+    return {split: store.read(split, row.cell) for split in splits}
 
 
 def _rows(config: Config, dataset: Dataset, maps: bool) -> Iterator[Row]:

@@ -15,6 +15,7 @@ from twofold import files, plots, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
+from twofold.datasets.base import Dataset
 from twofold.errors import BadRun
 from twofold.heads import base as heads
 from twofold.records import Cell, Number, Outcome, Score, Tap, number_text
@@ -57,7 +58,8 @@ def run(config: Config) -> Outcome:
     """Score every cell on val, write the whole map and the choice; goes on where it stopped."""
     _spread.check(config)
     heads.load(config.head)
-    dataset = datasets.load(config.data, sealed=SEALED)
+    dataset = datasets.load(config.data, sealed=SEALED, on_error=config.on_error)
+    datasets.check_classes(dataset)
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
     if config.shots:
@@ -66,12 +68,13 @@ def run(config: Config) -> Outcome:
     with runs.opened(config.out, "select", config, inputs) as run_:
         if done := run_.again(_told):
             return done
+        dataset.tell_skipped()
         table = _fill.open_store(
             config.features or str(config.out / "features"), backbone, dataset, config, sealed=SEALED
         )
         _spread.fill(table, backbone, dataset, ("train", "val"), wanted, config)
         judged = _judge_all(config, run_, table, wanted)
-        facts = _conclude(config, run_, backbone, table, judged)
+        facts = _conclude(config, run_, backbone, dataset, table, judged)
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
 
@@ -116,7 +119,7 @@ def _judge(config: Config, table: Store, cell: Cell) -> dict[str, Any]:
 
 
 def _conclude(
-    config: Config, run_: Run, backbone: Backbone, table: Store, judged: list[dict[str, Any]]
+    config: Config, run_: Run, backbone: Backbone, dataset: Dataset, table: Store, judged: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Write the choice, its score and the picture."""
     best = choose(judged)
@@ -127,6 +130,7 @@ def _conclude(
         "data": config.data,
         "shots": config.shots,
         "features": str(table.place),
+        **dataset.provenance,
     }
     files.write_json(run_.folder / "choice.json", choice)
     about = {
@@ -135,6 +139,7 @@ def _conclude(
         "head": config.head,
         "cell": best["cell"],
         "shots": config.shots,
+        **dataset.provenance,
     }
     (run_.folder / "results.jsonl").unlink(missing_ok=True)
     results.append(run_.folder, [Score("top1", best["accuracy"], "val", best["n"], (config.seed,), about=about)])

@@ -94,16 +94,15 @@ def _verify(opened: Store, config: Config) -> Outcome:
     told = [table, *(f"{path}: {upkeep.WHOLE}, but a flipped bit would not be seen" for path in unsure)]
     if whole:
         told.append(f"{opened.place} is whole: {len(found)} columns, checksum {whole}.")
-    elif bad:
-        states = ", ".join(f"{sum(v.state == s for v in bad)} {s}" for s in (upkeep.MISSING, upkeep.DAMAGED))
-        told.append(
-            f"{opened.place} is not whole: of {len(found)} columns {states}. Delete the folders of damaged columns; "
-            "the same `twofold extract` then fills what is missing."
-        )
-    else:
+    elif not bad:
         told.append(f"{opened.place} is empty.")
     facts = {"store": str(opened.place), "whole": not bad, "checksum": whole, "columns": [asdict(v) for v in found]}
-    return Outcome(facts, "\n".join(told), exit_code=2 if bad else 0)
+    states = ", ".join(f"{sum(v.state == s for v in bad)} {s}" for s in (upkeep.MISSING, upkeep.DAMAGED))
+    problem = (
+        f"{opened.place} is not whole: of {len(found)} columns {states}. Delete the folders of damaged columns; "
+        "the same `twofold extract` then fills what is missing."
+    )
+    return Outcome(facts, "\n".join(told), problem if bad else "")
 
 
 def _clean(opened: Store, config: Config) -> Outcome:
