@@ -18,7 +18,7 @@ from twofold.backbones.base import Backbone
 from twofold.datasets.base import Dataset
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap
-from twofold.steps import _fill, _judging
+from twofold.steps import _fill, _judging, _spread
 from twofold.steps._judging import Judge, Record
 from twofold.steps._part import PARTED as SPLITS
 from twofold.steps._part import Part
@@ -114,7 +114,7 @@ def search(
     values = golden_section([math.log(backbone.sigma(t) or 1e-9) for t in steps], look, planned.looks)
     best = sorted(values, key=lambda k: -values[k])[: planned.whole(len(values))]
     wanted = [cell for k in sorted(best) for cell in halving.cells(steps[k])]
-    _fill.fill(large, backbone, dataset, SPLITS, wanted, reading)
+    _spread.fill(large, backbone, dataset, SPLITS, wanted, reading)
     judged = _judging.records(folder / "map.jsonl", wanted, lambda cell: judge.on_val(large, cell))
     passes = len(values) * planned.few + len(best) * planned.rows
     return Found(judged, looked, passes, len(steps) * planned.rows)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
+from twofold import places
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.heads import base as heads
 from twofold.records import Cell
-from twofold.steps import _fill, _views
+from twofold.steps import _fill, _spread, _views
 from twofold.steps._rows import Place, Row
 from twofold.store import Store, Table
 
 Tables = dict[str, Table]
 
 
-def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, folder: Path) -> list[Tables]:
+def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, folder: str) -> list[Tables]:
     """For every head that votes the splits of its features and the views of train, with the noise of one seed.
 
     Args:
@@ -40,14 +40,15 @@ def _splits(place: Place) -> tuple[str, ...]:
     return (*datasets.SPLITS, *_views.splits(place.views))
 
 
-def _store(place: Place, dataset: Dataset, row: Row, folder: Path) -> Store:
+def _store(place: Place, dataset: Dataset, row: Row, folder: str) -> Store:
     """The store of a row's features with the noise of one seed."""
     part = f"seed{place.seed}"
     if row.cells[0].tap.t is None:
         # Features without noise are the same for every seed.
         place, part = replace(place, seed=0, draws=1, label=None), "clean"
-    store = _fill.open_store(folder / f"{row.backbone.identity}-{part}", row.backbone, dataset, place)
-    _fill.fill(store, row.backbone, dataset, _splits(place), row.cells, place)
+    where = places.within(folder, f"{row.backbone.identity}-{part}")
+    store = _fill.open_store(where, row.backbone, dataset, place)
+    _spread.fill(store, row.backbone, dataset, _splits(place), row.cells, place)
     return store
 
 

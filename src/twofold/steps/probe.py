@@ -22,7 +22,7 @@ from twofold.heads.base import Head
 from twofold.records import Number, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _labels, _metrics, _rows, _shots, _tables, _trials, _views
+from twofold.steps import _labels, _metrics, _rows, _shots, _spread, _tables, _trials, _views
 from twofold.steps._rows import Place, Row
 from twofold.steps._trials import Predictions
 
@@ -50,11 +50,12 @@ class Config(Place):
     against: Path | None = setting(
         None, help="run of probe on the same images whose first row all rows are compared with; none: this run's own"
     )
-    features: Path | None = setting(None, help="folder for the stores; none: OUT/features", identity=False)
+    features: str | None = setting(None, help="folder or address for the stores; none: OUT/features", identity=False)
 
 
 def run(config: Config) -> Outcome:
     """Fit on train, choose strengths on val, open test once; a second run tells the same again."""
+    _spread.check(config)
     reads = _reads(config)
     _views.splits(config.views)
     dataset = datasets.load(config.data, on_error=config.on_error)
@@ -154,7 +155,7 @@ def _predictions(config: Config, run_: Run, dataset: Dataset, row: Row, head: st
     path = _trials.path_of(run_.folder, row.name, head)
     if not path.exists():
         seeds = range(config.seed, config.seed + config.seeds)
-        folder = config.features or config.out / "features"
+        folder = config.features or str(config.out / "features")
         read = partial(_tables.read, config, dataset, row, seeds=config.seeds, folder=folder)
         _trials.run(read, head, config.shots, seeds).save(path)
     return _trials.load(path)

@@ -20,7 +20,7 @@ from twofold.heads import base as heads
 from twofold.records import Cell, Outcome, Score, number_text
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _adaptive, _fill, _judging, _labels, _shots
+from twofold.steps import _adaptive, _fill, _judging, _labels, _shots, _spread
 from twofold.steps._adaptive import Found, Plan
 from twofold.steps._judging import Judge
 from twofold.store import Store
@@ -52,11 +52,12 @@ class Config(_fill.Reading):
         "for a quarter of the grid's forward passes",
         choices=("grid", "adaptive"),
     )
-    features: Path | None = setting(None, help="folder of the store; none: OUT/features", identity=False)
+    features: str | None = setting(None, help="folder or address of the store; none: OUT/features", identity=False)
 
 
 def run(config: Config) -> Outcome:
     """Score cells on val, write the map and the choice; goes on where it stopped."""
+    _spread.check(config)
     heads.load(config.head)
     dataset = datasets.load(config.data, sealed=SEALED, on_error=config.on_error)
     backbone = config.load(config.model)
@@ -84,14 +85,15 @@ def _found(
     """The records of the whole grid, or of what an adaptive search read of it."""
 
     def opened(name: str, data: Dataset) -> Store:
-        folder = config.features or config.out / "features"
-        place = folder if not name else folder.with_name(f"{folder.name}-{name}")
-        return _fill.open_store(place, backbone, data, config, sealed=SEALED)
+        where = config.features or str(config.out / "features")
+        if name:
+            where = f"{where.rstrip('/')}-{name}"
+        return _fill.open_store(where, backbone, data, config, sealed=SEALED)
 
     if planned is not None:
         return _adaptive.search(judge, planned, run_.folder, opened, backbone, dataset, wanted, config)
     table = opened("", dataset)
-    _fill.fill(table, backbone, dataset, ("train", "val"), wanted, config)
+    _spread.fill(table, backbone, dataset, ("train", "val"), wanted, config)
     judged = _judging.records(run_.folder / "map.jsonl", wanted, lambda cell: judge.on_val(table, cell))
     passes = len({cell.tap.t for cell in wanted}) * sum(len(dataset.build(split)) for split in ("train", "val"))
     return Found(judged, [], passes, passes)
