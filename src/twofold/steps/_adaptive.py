@@ -106,6 +106,7 @@ def search(
 
     def look(number: int) -> float:
         wanted = halving.cells(steps[number])
+        # By this process alone: a part has no name by which others could open it.
         _fill.fill(small, backbone, part, SPLITS, wanted, reading)
         found = _judging.records(folder / "looks.jsonl", wanted, lambda cell: judge.within(small, cell))
         looked.extend(found)
