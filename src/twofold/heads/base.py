@@ -66,6 +66,10 @@ class Head(ABC):
         guess = _softmax(scores) if self.log_odds else scores
         return float(np.square(guess - wanted).mean())
 
+    def probabilities(self, scores: Matrix) -> NDArray[np.float64]:
+        """Class probabilities [N, K] of scores [N, K]: the softmax of log-odds, else the nearest probabilities."""
+        return _softmax(scores) if self.log_odds else _nearest_probabilities(scores)
+
     def check_fitted(self) -> None:
         """Raise `NotFitted` before `fit`."""
         if not hasattr(self, "classes_"):
@@ -77,6 +81,18 @@ def _softmax(scores: Matrix) -> NDArray[np.float64]:
     odds = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
     chances: NDArray[np.float64] = odds / odds.sum(1, keepdims=True)
     return chances
+
+
+def _nearest_probabilities(scores: Matrix) -> NDArray[np.float64]:
+    """The point of the simplex nearest to each row: one number is taken off all scores, what falls below 0 is 0.
+
+    Shares of votes stay as they are (Duchi et al. 2008, figure 1).
+    """
+    descending = -np.sort(-scores.astype(np.float64), axis=1)
+    offsets = (descending.cumsum(1) - 1) / np.arange(1, scores.shape[1] + 1)
+    kept = (descending > offsets).sum(1, keepdims=True)
+    nearest: NDArray[np.float64] = np.maximum(scores - np.take_along_axis(offsets, kept - 1, 1), 0)
+    return nearest
 
 
 def load(name: str) -> Head:

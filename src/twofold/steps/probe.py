@@ -18,6 +18,7 @@ from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
 from twofold.heads import base as heads
+from twofold.heads.base import Head
 from twofold.records import Cell, Number, Outcome, Score, Tap
 from twofold.runs import Run
 from twofold.settings import setting
@@ -128,6 +129,8 @@ def _score(config: Config, dataset: Dataset, row: Row, head: str) -> Score:
     """Accuracy on test, averaged over seeds, with a bootstrap interval over images and seeds."""
     seeds = range(config.seed, config.seed + config.seeds)
     trials = [_trial(_tables(config, dataset, row, seed), head, config.shots, seed) for seed in seeds]
+    if not row.control:
+        _keep(config, dataset, row, head, trials[0])
     per_seed = np.stack([trial.right for trial in trials])
     low, high = results.bootstrap_interval(per_seed)
     about = {
@@ -143,11 +146,12 @@ def _score(config: Config, dataset: Dataset, row: Row, head: str) -> Score:
 
 @dataclass(frozen=True)
 class Trial:
-    """One fit: which test images it classifies rightly [N], what val chose, its accuracy on val before refitting."""
+    """One fit: the test images it classifies rightly [N], what val chose, its accuracy on val before refitting."""
 
     right: NDArray[np.bool_]
     choice: dict[str, Any]
     val: float
+    head: Head
 
 
 def _trial(tables: dict[str, Table], name: str, shots: int, seed: int) -> Trial:
@@ -168,7 +172,17 @@ def _trial(tables: dict[str, Table], name: str, shots: int, seed: int) -> Trial:
         x, y = np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y])
         final = chosen.settled().fit(x, y)
     on_val = float((chosen.predict(val.x) == val.y).mean())
-    return Trial(final.predict(test.x) == test.y, chosen.choice, on_val)
+    return Trial(final.predict(test.x) == test.y, chosen.choice, on_val, final)
+
+
+def _keep(config: Config, dataset: Dataset, row: Row, name: str, trial: Trial) -> None:
+    """RUN/classifier, for `twofold predict`: the network with the head that is best on val, of the first seed."""
+    from twofold.steps import _classifier
+
+    head, about = trial.head, {"data": config.data, "shots": config.shots, "val": trial.val, "chosen": trial.choice}
+    labels = np.array(dataset.classes)[head.classes_]
+    fitted = (config.model, row.backbone.fingerprint, row.cell, config.alone, name, head, labels, about)
+    _classifier.keep_best(_classifier.Classifier(*fitted), config.out / "classifier")
 
 
 def _take(table: Table, rows: NDArray[np.int64] | slice) -> Table:
