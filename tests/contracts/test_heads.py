@@ -145,7 +145,7 @@ def test_settled_keeps_what_val_chose(head: Head, blobs: tuple[np.ndarray, np.nd
 def test_what_is_saved_and_restored_gives_the_same_scores(
     name: str, head: Any, blobs: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    """Through the bytes of a safetensors file and of JSON: nothing that `fit` learned is lost, and nothing is pickled."""
+    """Through the bytes of a safetensors file and of JSON; nothing that `fit` learned is lost."""
     x, y = blobs
     head.fit(x[:80], y[:80], val=(x[80:], y[80:]))
     tensors, told = _saving.learned(getattr(head, "_inner", head))
