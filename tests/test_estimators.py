@@ -27,7 +27,7 @@ from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.errors import BadData, BadModel, BadRun, BadSetting, BadStore, UserError
 from twofold.estimators import DiffusionClassifier, DiffusionFeatures
-from twofold.steps import _fill, _images, _tables
+from twofold.steps import _fill, _images, _remembered
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tables, "REMEMBERED", _tables.Remembered(2**30))
+    monkeypatch.setattr(_remembered, "REMEMBERED", _remembered.Remembered(2**30))
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_noise_belongs_to_the_image(digits: tuple[np.ndarray, np.ndarray], netwo
     images = digits[0][:7]
     whole = DiffusionFeatures(**network, dtype="float32").fit_transform(images)
     for rows in ([6, 2, 4], [3]):
-        _tables.REMEMBERED = _tables.Remembered(2**30)
+        _remembered.REMEMBERED = _remembered.Remembered(2**30)
         alone = DiffusionFeatures(**network, dtype="float32", batch=2).fit_transform(images[rows])
         np.testing.assert_allclose(alone, whole[rows], rtol=1e-4, atol=1e-5)
 
@@ -230,7 +230,7 @@ def test_features_are_kept_in_a_folder(
     images = digits[0][:12]
     features = DiffusionFeatures(**network, memory=tmp_path / "kept")
     first = features.fit_transform(images[:8])
-    _tables.REMEMBERED = _tables.Remembered(2**30)  # as another process begins
+    _remembered.REMEMBERED = _remembered.Remembered(2**30)  # as another process begins
     again = features.transform(images[::-1])
     np.testing.assert_array_equal(again[4:], first[::-1])
     assert passes == [8, 4]
@@ -241,13 +241,13 @@ def test_features_are_kept_in_a_folder(
     assert passes == [8, 4, 12]
 
     next(table.glob("rows-*")).write_bytes(b"not that")
-    _tables.REMEMBERED = _tables.Remembered(2**30)
+    _remembered.REMEMBERED = _remembered.Remembered(2**30)
     with pytest.raises(BadStore, match=r"rows-\w+\.safetensors is damaged"):
         features.transform(images)
 
 
 def test_what_is_remembered_has_an_end() -> None:
-    memory = _tables.Remembered(limit=10 * 40)
+    memory = _remembered.Remembered(limit=10 * 40)
     for k in range(100):
         memory.put("table", {k: np.zeros(10, np.float32)})
         memory.get("table", [0])

@@ -27,7 +27,7 @@ from twofold.heads import base as heads
 from twofold.heads.base import Head
 from twofold.records import Cell
 from twofold.settings import setting
-from twofold.steps import _classifier, _fill, _images, _tables
+from twofold.steps import _classifier, _fill, _images, _remembered
 from twofold.steps._classifier import Classifier
 from twofold.steps._fill import Reading
 
@@ -114,7 +114,7 @@ class DiffusionFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Read
         """Load the network and find the place; nothing is learned from the images."""
         _images.listed(X)
         checked = self._checked()
-        backbone = _tables.load(checked.model, checked.alone)
+        backbone = _remembered.load(checked.model, checked.alone)
         cell = checked.cell(backbone, usual_pool=1)
         self.cell_, self.fingerprint_ = str(cell), backbone.fingerprint
         self._n_features_out = int(np.prod(_fill.row_shape(backbone, cell)))
@@ -124,10 +124,10 @@ class DiffusionFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Read
         """The features of images; of an image that was seen before they are not read again."""
         check_is_fitted(self, "cell_")
         checked, images = self._checked(), _images.listed(X)
-        backbone = _tables.load(checked.model, checked.alone)
+        backbone = _remembered.load(checked.model, checked.alone)
         if backbone.fingerprint != self.fingerprint_:
             raise BadModel(f"{self.model} is another network now than when fit was called. Call fit again.")
-        return _tables.features(images, backbone, Cell.parse(self.cell_), checked.alone, checked.memory)[0]
+        return _remembered.features(images, backbone, Cell.parse(self.cell_), checked.alone, checked.memory)[0]
 
 
 @final
@@ -164,9 +164,9 @@ class DiffusionClassifier(ClassifierMixin, _Reader):  # type: ignore[misc]
             raise BadSetting(f"val must be a share from 0 to below 1, not {self.val!r}.")
         images = _images.listed(X)
         classes, positions = _labels(y, len(images))
-        backbone = _tables.load(checked.model, checked.alone)
+        backbone = _remembered.load(checked.model, checked.alone)
         cell = checked.cell(backbone, usual)
-        x, numbers = _tables.features(images, backbone, cell, checked.alone, checked.memory)
+        x, numbers = _remembered.features(images, backbone, cell, checked.alone, checked.memory)
         self.head_ = _fitted(head, x, positions, _held_out(numbers, positions, self.val))
         self.classes_, self.cell_, self.fingerprint_ = classes, str(cell), backbone.fingerprint
         return self

@@ -20,7 +20,7 @@ from twofold.backbones.base import Backbone
 from twofold.errors import BadModel, BadRun, UserError
 from twofold.heads.base import Head
 from twofold.records import Cell
-from twofold.steps import _fill, _tables
+from twofold.steps import _fill, _remembered
 from twofold.steps._fill import Reading
 
 FILE, LEARNED = "classifier.json", "learned-"
@@ -56,7 +56,7 @@ class Classifier:
         Raises:
             BadModel: what stands behind the model's name now is not what the head was fitted on.
         """
-        found = _tables.load(self.model, self.reading)
+        found = _remembered.load(self.model, self.reading)
         if found.fingerprint != self.fingerprint:
             raise BadModel(
                 f"{self.model} is not the network that this classifier was fitted on: its fingerprint is "
@@ -67,7 +67,7 @@ class Classifier:
 
     def probabilities(self, images: Sequence[Any], memory: Path | None = None) -> NDArray[np.float64]:
         """Probabilities of images that `_images.listed` gave, float64 [N, K]."""
-        x, _ = _tables.features(images, self.backbone(), self.cell, self.reading, memory)
+        x, _ = _remembered.features(images, self.backbone(), self.cell, self.reading, memory)
         return self.head.probabilities(self.head.scores(x))
 
 
