@@ -264,7 +264,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(
         (["--mode", "frozen", "--batch", "1"], "--batch must be at least 2"),
         (["--mode", "frozen", "--augment", "flip,none"], "none stands alone"),
         (["--mode", "frozen", "--recipe", "best"], "'best'"),
-        (["--mode", "frozen", "--rates", "1e40", "--recipe", "paper"], "Give smaller --rates"),
+        (["--mode", "full", "--rates", "1e5", "--recipe", "paper"], "Give smaller --rates"),
+        (["--mode", "frozen", "--rates", "1e40"], "--rates must be at most"),
     ],
     ids=lambda value: " ".join(value[2:]) or value[1] if isinstance(value, list) else "",
 )
@@ -274,7 +275,7 @@ def test_a_mistake_is_one_line(more: list[str], says: str, tiny_run: Path, tmp_p
 
 
 def test_a_damaged_checkpoint_is_named(tiny_run: Path, tmp_path: Path, command: Command) -> None:
-    more = ("--mode", "frozen", "--rates", "1e40", "--recipe", "paper")
+    more = ("--mode", "full", "--rates", "1e5", "--recipe", "paper")
     assert finetune(command, tiny_run, tmp_path / "out", *more)[0] == 2
     (tmp_path / "out" / "state.pt").write_bytes(b"nothing")
     code, _, err = finetune(command, tiny_run, tmp_path / "out", *more)

@@ -63,7 +63,7 @@ class Config(Settings):
         None, none="128, for full 64, for difffeed 16", help="images an update", least=2, most=10**6
     )
     rates: tuple[float, ...] | None = setting(
-        None, none="what the recipe says", help="peak learning rates, of which val chooses", least=0
+        None, none="what the recipe says", help="peak learning rates, of which val chooses", least=0, most=10**6
     )
     augment: tuple[str, ...] = setting(
         ("crop", "flip"), help="what happens to images of train", choices=_epochs.AUGMENTATIONS, alone="none"
