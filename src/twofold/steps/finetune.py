@@ -45,10 +45,10 @@ class Config(Settings):
     model: str = setting(help=backbones.MODEL_HELP)
     data: str = setting(help="data set to classify")
     out: Path = setting(help="folder of the run: results.jsonl, metrics.jsonl, best.safetensors", identity=False)
-    mode: str = setting(
-        help="frozen: a head alone; full: every weight up to the block; difffeed: feedback nets", choices=MODES
-    )
     block: str = setting(help="block number or name whose features the head reads")
+    mode: str = setting(
+        "full", help="frozen: a head alone; full: every weight up to the block; difffeed: feedback nets", choices=MODES
+    )
     t: float | None = setting(None, help="noise step in the model's own unit")
     sigma: float | None = setting(None, help="noise-to-signal ratio instead of --t")
     pool: int | None = setting(
