@@ -79,10 +79,11 @@ def run(config: Config) -> Outcome:
     dataset = datasets.load(config.data)
     backbone = backbones.load(config.model, device=config.device, precision=_weights_format(config))
     cell = _cell(config, backbone, head)
+    pairs = _pairs(config, backbone)
     made_from = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "finetune", config, made_from) as run_:
         if run_.finished is None:
-            _train(config, run_, dataset, backbone, cell, head)
+            _train(config, run_, dataset, backbone, cell, head, pairs)
         (score,) = results.read(run_.folder, {"trained": int, "chosen": dict})
     return Outcome({"scores": [score.record()]}, _told(config, score))
 
@@ -119,12 +120,20 @@ def _cell(config: Config, backbone: Backbone, head: Trained) -> Cell:
     return _fill.cells(backbone, (config.block,), _fill.steps(backbone, t, sigma), (pool,))[0]
 
 
-def _train(config: Config, run_: Run, dataset: Dataset, backbone: Backbone, cell: Cell, head: Trained) -> None:
+def _pairs(config: Config, backbone: Backbone) -> dict[int, int]:
+    """Where feedback goes."""
+    from twofold.steps import _through
+
+    return _through.mirror_pairs(backbone) if config.mode == "difffeed" else {}
+
+
+def _train(
+    config: Config, run_: Run, dataset: Dataset, backbone: Backbone, cell: Cell, head: Trained, pairs: dict[int, int]
+) -> None:
     """Everything that writes: checkpoints while it trains, then weights, one score, and that it is done."""
     from twofold.steps import _through, _tuner
     from twofold.steps._epochs import Stream
 
-    pairs = _through.mirror_pairs(backbone) if config.mode == "difffeed" else {}
     rates = config.rates or (RATES[config.recipe][config.mode],)
     batch = config.batch or BATCHES[config.mode]
     lower = config.mode == "full" and backbones.place(config.device, config.precision).dtype.itemsize == 2
