@@ -78,7 +78,7 @@ class _Reader(BaseEstimator):  # type: ignore[misc]
     memory: str | Path | None = None
 
     def _checked(self) -> Checked:
-        return Checked(**{f.name: getattr(self, f.name) for f in fields(Checked)})
+        return Checked(**{f.name: getattr(self, f.name) for f in fields(Checked) if hasattr(self, f.name)})
 
     def __sklearn_tags__(self) -> Any:
         """Images are no tables of numbers."""
@@ -201,7 +201,7 @@ class DiffusionClassifier(ClassifierMixin, _Reader):  # type: ignore[misc]
             BadModel: the network is not the one it was fitted on.
         """
         found = _classifier.load(Path(folder), model=model, device=device)
-        how = {f.name: getattr(found.reading, f.name) for f in fields(Reading)}
+        how = {f.name: getattr(found.reading, f.name) for f in fields(Reading) if f.name in cls.__dataclass_fields__}
         tap = found.cell.tap
         made = cls(found.model, tap.block, t=tap.t, pool=found.cell.pool, head=found.name, **how)
         made.classes_, made.head_ = found.labels, found.head

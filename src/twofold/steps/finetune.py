@@ -77,6 +77,7 @@ def run(config: Config) -> Outcome:
     """Train, choose rate and epoch on val, open test once; a second run tells the same again."""
     head = _head(config)
     dataset = datasets.load(config.data)
+    datasets.check_classes(dataset)
     backbone = backbones.load(config.model, device=config.device, precision=_weights_format(config))
     cell = _cell(config, backbone, head)
     pairs = _pairs(config, backbone)

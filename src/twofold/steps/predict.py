@@ -52,7 +52,9 @@ def _paths(given: Sequence[Path]) -> list[Path]:
 
     found: list[Path] = []
     for path in given:
-        inside = sorted(p for p in path.rglob("*") if _files.is_image(p)) if path.is_dir() else [path]
+        inside = (
+            sorted(p for p in path.rglob("*") if p.is_file() and _files.is_image(p.name)) if path.is_dir() else [path]
+        )
         if not path.exists():
             raise BadData(f"{path} does not exist. Give image files, or folders of them.")
         if not inside:
