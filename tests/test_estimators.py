@@ -347,6 +347,7 @@ def test_what_is_no_image_is_one_clear_line(images: Any, says: str) -> None:
         ({"pool": 64}, "Pool 64 is larger"),
         ({"pool": 0}, "This head reads pooled rows"),
         ({"head": "attention", "pool": 1}, "This head reads maps"),
+        ({"head": "difformer"}, "reads several maps side by side"),
         ({"head": "rigde"}, "Did you mean 'ridge'"),
         ({"draws": 0}, "--draws must be at least 1"),
         ({"dtype": "float8"}, "float16"),

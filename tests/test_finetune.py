@@ -254,6 +254,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(
     [
         (["--mode", "fast"], "'fast'"),
         (["--mode", "frozen", "--head", "ridge"], "ridge is not trained by gradients"),
+        (["--mode", "frozen", "--head", "difformer"], "reads several maps side by side"),
         (["--mode", "frozen", "--head", "linear", "--pool", "0"], "linear reads pooled rows"),
         (["--mode", "frozen", "--head", "attention", "--pool", "1"], "attention reads maps"),
         (["--mode", "full", "--model", "pixels:8", "--block", "1"], "--mode full needs a diffusion model"),

@@ -14,8 +14,8 @@ import twofold
 PACKAGE = Path(twofold.__file__).parent
 FLOORS = [
     {"errors"},
-    {"records", "files", "settings", "registry", "_telling"},
-    {"noise", "pooling", "store", "results", "runs", "plots", "_progress"},
+    {"records", "files", "places", "chunks", "claims", "settings", "registry", "_telling"},
+    {"noise", "pooling", "arrays", "store", "upkeep", "results", "runs", "plots", "_progress"},
     {"backbones", "datasets", "heads", "analyses"},
     {"steps"},
     {"workflows", "estimators"},

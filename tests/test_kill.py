@@ -127,7 +127,7 @@ def test_sampling_killed_among_its_images_ends_in_the_same_bytes(tiny_run: Path,
     assert not list(killed.rglob(f"{files.UNFINISHED}*"))
 
 
-def test_an_extraction_killed_at_its_first_chunk_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
+def test_an_extraction_killed_twice_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
     def arguments(out: Path) -> list[str]:
         where = ["--t", "5,20,50,100", "--blocks", "1,5,9"]
         return ["extract", "--model", str(tiny_run), "--data", "digits", "--out", str(out), *where]
@@ -138,6 +138,8 @@ def test_an_extraction_killed_at_its_first_chunk_ends_in_the_same_bytes(tiny_run
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     finish(arguments(whole))
     kill_when(lambda: chunks(killed) > 0, arguments(killed), lambda: chunks(killed) < chunks(whole))
+    first = chunks(killed)
+    kill_when(lambda: chunks(killed) > first, arguments(killed), lambda: chunks(killed) < chunks(whole))
     kept = contents(killed)
     finish(arguments(killed))
     after = contents(killed)
@@ -148,14 +150,16 @@ def test_an_extraction_killed_at_its_first_chunk_ends_in_the_same_bytes(tiny_run
 def test_extractions_that_run_at_once_fill_one_store(tiny_run: Path, tmp_path: Path) -> None:
     def arguments(out: Path) -> list[str]:
         where = ["--t", "20,100", "--blocks", "1,5,9", "--split", "train,val"]
-        return ["extract", "--model", str(tiny_run), "--data", "digits", "--out", str(out), *where, "--quiet"]
+        return ["extract", "--model", str(tiny_run), "--data", "digits", "--out", str(out), *where]
 
-    finish(arguments(tmp_path / "alone")[:-1])
-    command = [sys.executable, "-m", "twofold.cli", *arguments(tmp_path / "together")]
+    finish(arguments(tmp_path / "alone"))
+    command = [sys.executable, "-m", "twofold.cli", *arguments(tmp_path / "together"), "--quiet", "--json"]
     begun = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(3)]
     told = [process.communicate()[0].decode() for process in begun]
     assert [process.returncode for process in begun] == [0] * 3, told
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
+    # Each did what the others had not taken, and nobody did anything twice.
+    assert sum(json.loads(line)["passes"] for line in told) == 2 * (1078 + 269)
 
 
 def test_a_selection_killed_among_its_cells_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:

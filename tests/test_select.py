@@ -17,6 +17,7 @@ from twofold import cli, files, results, store
 from twofold.datasets._arrays import Arrays
 from twofold.errors import SealedSplit
 from twofold.steps import select
+from twofold.steps._judging import Judge
 
 Command = Callable[..., tuple[int, str, str]]
 TINY = ("--images", 512, "--widths", "16,16", "--probe-every", 256, "--log-every", 128, "--save-every", 256, "--quiet")
@@ -51,6 +52,10 @@ def probed(tiny_run: Path, selected: Path, tmp_path_factory: pytest.TempPathFact
 
 def probe(run: Path, out: Path) -> list[str]:
     return ["probe", "--model", str(run), "--data", "digits", "--out", str(out), "--quiet"]
+
+
+def top1(run: Path) -> list[results.Score]:
+    return [s for s in results.read(run) if s.name == "top1"]
 
 
 def one_line(answer: tuple[int, str, str]) -> str:
@@ -112,8 +117,8 @@ def test_select_that_was_stopped_judges_only_the_rest(
         (stopped / name).unlink()
     lines = (stopped / "map.jsonl").read_text().splitlines(keepends=True)
     (stopped / "map.jsonl").write_text("".join(lines[:5]) + lines[5][:20])
-    judged, judge = [], select._judge
-    monkeypatch.setattr(select, "_judge", lambda config, table, cell: judged.append(cell) or judge(config, table, cell))
+    judged, judge = [], Judge.on_val
+    monkeypatch.setattr(Judge, "on_val", lambda own, table, cell: judged.append(cell) or judge(own, table, cell))
     assert command("select", "--model", tiny_run, "--data", "digits", "--out", stopped, *WHERE, "--quiet")[0] == 0
     assert len(judged) == 3
     for name in ("map.jsonl", "results.jsonl", "map.png"):
@@ -150,7 +155,7 @@ def test_select_refuses_more_shots_than_rows_before_any_work(tiny_run: Path, tmp
 
 
 def test_probe_scores_say_all_that_is_needed_to_believe_them(probed: Path, selected: Path, tiny_run: Path) -> None:
-    scores = results.read(probed)
+    scores = top1(probed)
     assert {(s.about["row"], s.about["head"]) for s in scores} == {
         (row, head) for row in (str(tiny_run), "pixels", "untrained") for head in ("ridge", "knn")
     }
@@ -166,7 +171,7 @@ def test_probe_scores_say_all_that_is_needed_to_believe_them(probed: Path, selec
 
 
 def test_seeds_change_the_noise_but_not_the_pixels(probed: Path) -> None:
-    for s in results.read(probed):
+    for s in top1(probed):
         if s.about["row"] == "pixels":
             assert s.about["per_seed"][0] == s.about["per_seed"][1]
     stores = {folder.name.rpartition("-")[2] for folder in (probed / "features").iterdir()}
@@ -196,7 +201,7 @@ def test_probe_with_few_labels_is_worse_than_with_all(
     code, out, _ = command(*arguments, "--head", "ridge", "--shots", 3, "--controls", "none", "--json")
     assert code == 0
     (few,) = json.loads(out)["scores"]
-    (whole,) = (s for s in results.read(probed) if s.about["row"] == str(tiny_run) and s.about["head"] == "ridge")
+    (whole,) = (s for s in top1(probed) if s.about["row"] == str(tiny_run) and s.about["head"] == "ridge")
     assert few["value"] < whole.value and few["about"]["shots"] == 3
 
 
@@ -223,7 +228,7 @@ def test_test_labels_do_not_touch_what_is_learned(
     code, out, _ = command(*arguments, "--head", "ridge", "--seeds", 2)
     assert code == 0
     (shuffled,) = json.loads(out)["scores"]
-    (honest,) = (s for s in results.read(probed) if s.about["row"] == str(tiny_run) and s.about["head"] == "ridge")
+    (honest,) = (s for s in top1(probed) if s.about["row"] == str(tiny_run) and s.about["head"] == "ridge")
     assert shuffled["about"]["chosen"] == honest.about["chosen"]
     assert shuffled["about"]["val"] == honest.about["val"]
     assert shuffled["value"] < 0.3
@@ -238,7 +243,7 @@ def test_test_labels_do_not_touch_what_is_learned(
         (["--block", "mid", "--t", "20", "--pool", "5"], "Pool 5 is larger than block 5's map of 4x4"),
         (["--block", "99", "--t", "20"], "its blocks are 1 to 9"),
         (["--block", "mdi", "--t", "20"], "Did you mean 'mid'"),
-        (["--block", "all", "--t", "20"], "--block must be one block, not all"),
+        (["--block", "all", "--t", "20"], "--block must be one block or several, not all"),
         (["--block", "mid", "--t", "20", "--controls", "none,pixels"], "--controls none stands alone"),
         (["--block", "mid", "--t", "20", "--shots", "200"], "--shots 200: class"),
         (["--block", "mid", "--t", "20", "--head", "rigde"], "Did you mean 'ridge'"),

@@ -66,7 +66,7 @@ def test_wrong_values_are_one_clear_line(values: dict[str, object], error: type[
         ("extract", {"precision": "fp8"}, "'fp8'"),
         ("select", {"trials": 0}, "select --trials must be at least 1"),
         ("probe", {"controls": ("pixel",)}, "Did you mean 'pixels'"),
-        ("probe", {"t": "soon"}, "probe --t must be a number, not 'soon'"),
+        ("probe", {"t": "soon"}, "probe --t must be a number, or several with commas between, not 'soon'"),
         ("pretrain", {"lr": float("nan")}, "pretrain --lr must be at least 0"),
         ("report", {"runs": ()}, "report needs RUNS"),
     ],

@@ -17,7 +17,7 @@ import torch
 import zarr
 from safetensors.torch import load_file, save_file
 
-from twofold import cli, noise, pooling, store
+from twofold import cli, noise, places, pooling, store
 from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.errors import BadStore, SealedSplit
@@ -443,10 +443,10 @@ def test_a_folder_in_which_another_worker_makes_the_store_is_no_foreign_one(
     """The other worker makes and fills the store between looking for it and looking at what else is there."""
     check = store._check_free
 
-    def late(folder: Path) -> None:
+    def late(place: places.Place) -> None:
         monkeypatch.setattr(store, "_check_free", check)
-        store.make(folder, KEY, {}).begin_split("train", np.zeros(3, np.int64), np.arange(3))
-        check(folder)
+        store.make(str(place), KEY, {}).begin_split("train", np.zeros(3, np.int64), np.arange(3))
+        check(place)
 
     monkeypatch.setattr(store, "_check_free", late)
     assert store.make(tmp_path / "both", KEY, {}).splits() == ["train"]
@@ -454,7 +454,7 @@ def test_a_folder_in_which_another_worker_makes_the_store_is_no_foreign_one(
 
 def test_a_finished_store_needs_no_lock(extracted: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So it can be read from a disk that may not be written."""
-    monkeypatch.delattr(store.files, "locked")
+    monkeypatch.delattr(places.files, "locked")
     assert extract.run(settings(tiny_run, extracted)).facts["passes"] == 0
 
 

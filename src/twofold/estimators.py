@@ -218,6 +218,10 @@ class DiffusionClassifier(ClassifierMixin, _Reader):  # type: ignore[misc]
 
 def _usual_pool(head: Head, pool: int | None) -> int:
     """The pool where none is given; a given one must be what the head reads."""
+    if head.several:
+        raise BadSetting(
+            "This head reads several maps side by side; a classifier reads one place. `twofold probe` has it."
+        )
     if pool is not None and head.maps is not (pool == 0):
         wanted = "maps: give pool=0, or leave pool out" if head.maps else "pooled rows: give pool=1 or more"
         raise BadSetting(f"This head reads {wanted}.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 # The purposes, so that no two of them ever see the same numbers.
-FEATURES, TRAINING, SAMPLING, SAMPLING_STEPS, ORDER, SHOTS, BOOTSTRAP, VIEWS = range(8)
+FEATURES, TRAINING, SAMPLING, SAMPLING_STEPS, ORDER, SHOTS, BOOTSTRAP, VIEWS, FLIPS = range(9)
 AUGMENTATION = 15
 
 

@@ -44,16 +44,17 @@ def image_grid(images: Sequence[Path], out: Path) -> None:
 
 def selection_map(
     panels: Mapping[str, NDArray[np.float64]], blocks: Sequence[str], steps: Sequence[str],
-    best: tuple[str, int, int], title: str, out: Path,
+    best: tuple[str, int, int], title: str, out: Path, looked: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:  # fmt: skip
     """Heat maps of accuracy over block and noise step, one panel a pool.
 
     Args:
-        panels: pool name -> accuracy [blocks, steps], NaN where there is no cell.
+        panels: pool name -> accuracy [blocks, steps], NaN where no cell was judged, which is hatched.
         blocks, steps: labels of rows (bottom to top) and columns.
         best: panel name, row and column of the choice, ringed.
         title: what is shown.
         out: PNG or SVG file.
+        looked: as `panels`, what was only looked at on a part of the rows: numbers without a colour.
     """
     figure = _figure(1.6 + max(2.6, 0.62 * len(steps)) * len(panels), 1.6 + max(2.2, 0.3 * len(blocks)))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -68,7 +69,10 @@ def selection_map(
             vmin=100 * low,
             vmax=100 * shown.max(),
         )
+        _hatch(ax, np.isnan(values))
         _write_cells(ax, values, low, float(shown.max()))
+        if looked is not None:
+            _write_looks(ax, values, looked[name])
         ax.set_title(name, fontsize=10)
         ax.set_xticks(range(len(steps)), steps, fontsize=8)
         ax.set_xlabel("noise step t  (σ below)")
@@ -101,6 +105,37 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], out: Path) -> None:
     axes[-1].set_xlabel("images seen")
     axes[-1].xaxis.set_major_formatter("{x:,.0f}")
     axes[-1].xaxis.set_major_locator(_few_ticks())
+    _save(figure, out)
+
+
+def confusion(
+    panels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], title: str, out: Path
+) -> None:  # fmt: skip
+    """What was taken for what, one panel a head: the share of each label's images in percent, zeros left blank.
+
+    Args:
+        panels: name -> counts [K, K], a row a label, a column an answer.
+        classes: their names.
+        title: what is shown.
+        out: PNG or SVG file.
+    """
+    side = 1.4 + max(2.4, 0.34 * len(classes))
+    figure = _figure(side * len(panels), side + 0.3)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    letters = 8 if len(classes) <= 24 else 6
+    for ax, (name, counts) in zip(axes, panels.items(), strict=True):
+        shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        ax.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.5 and len(classes) <= 24:
+                colour = "white" if share > 60 else "black"
+                ax.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=7, color=colour)
+        ax.set_xticks(range(len(classes)), classes, fontsize=letters, rotation=90)
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel("answer")
+    axes[0].set_yticks(range(len(classes)), classes, fontsize=letters)
+    axes[0].set_ylabel("label")
+    figure.suptitle(f"{title}, % of each label", fontsize=11)
     _save(figure, out)
 
 
@@ -153,6 +188,23 @@ def _write_cells(ax: Axes, values: NDArray[np.float64], low: float, high: float)
                 fontsize=7,
                 color="black" if dark else "white",
             )
+
+
+def _hatch(ax: Axes, empty: NDArray[np.bool_]) -> None:
+    """Cells that nobody judged are seen to be empty."""
+    from matplotlib.patches import Rectangle
+
+    for row, column in np.argwhere(empty):
+        place = (column - 0.5, row - 0.5)
+        ax.add_patch(Rectangle(place, 1, 1, fill=False, hatch="////", edgecolor="#dddddd", linewidth=0))
+
+
+def _write_looks(ax: Axes, values: NDArray[np.float64], looked: NDArray[np.float64]) -> None:
+    """Pale numbers in cells that were looked at and not judged."""
+    for row, column in np.argwhere(np.isnan(values) & np.isfinite(looked)):
+        plate = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        text = f"{100 * looked[row, column]:.0f}"
+        ax.text(column, row, text, ha="center", va="center", fontsize=6, color="#777777", bbox=plate)
 
 
 def _save(figure: Figure, out: Path) -> None:

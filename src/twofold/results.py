@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,31 @@ def bootstrap_interval(per_image: NDArray[Any], *, seed: int = 0, level: float =
     """
     values = np.atleast_2d(np.asarray(per_image, dtype=np.float64))
     seeds, n = values.shape
+    return interval(bootstrap(lambda weights: values @ weights / n, seeds, n, seed=seed), level=level)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], seeds: int, images: int, *, seed: int = 0
+) -> NDArray[np.float64]:
+    """A measure on resampled images and seeds, [BOOTSTRAP_SAMPLES]; the resamples are the same for every measure.
+
+    Args:
+        statistic: how often each image counts [N] -> the measure for each seed [S].
+        seeds, images: S and N.
+        seed: of the resampling.
+    """
     chance = noise.generator(seed, 0, purpose=noise.BOOTSTRAP)
-    means = np.empty(BOOTSTRAP_SAMPLES)
+    found = np.empty(BOOTSTRAP_SAMPLES)
     for k in range(BOOTSTRAP_SAMPLES):
         rows = chance.integers(0, seeds, seeds)
-        weight = np.bincount(chance.integers(0, n, n), minlength=n)
-        means[k] = values[rows].mean(0) @ weight / n
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        weights = np.bincount(chance.integers(0, images, images), minlength=images).astype(np.float64)
+        found[k] = statistic(weights)[rows].mean()
+    return found
+
+
+def interval(samples: NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of samples."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -66,8 +84,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def percent(score: Score) -> str:
-    """A share with its interval in percent: `98.2 (96.9 to 99.3)`."""
+def percent(score: Score, *, signed: bool = False) -> str:
+    """A share with its interval in percent: `98.2 (96.9 to 99.3)`; a difference is signed: `+1.1 (-0.4 to +2.7)`."""
+    form = "+.1f" if signed else ".1f"
     if score.low is None or score.high is None:
-        return f"{100 * score.value:.1f}"
-    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+        return f"{100 * score.value:{form}}"
+    return f"{100 * score.value:{form}} ({100 * score.low:{form}} to {100 * score.high:{form}})"
+
+
+def p_text(value: float) -> str:
+    """The p of a test: `p = 0.021`, `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

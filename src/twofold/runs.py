@@ -73,6 +73,16 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def own_gpu() -> str | None:
+    """The GPU of one of several processes that a launcher started on a machine with several GPUs."""
+    if processes() == 1:
+        return None
+    import torch
+
+    count = torch.cuda.device_count()
+    return f"cuda:{int(os.environ.get('LOCAL_RANK') or 0) % count}" if count > 1 else None
+
+
 def is_main() -> bool:
     """Whether this process is the first of those started together."""
     return processes() == 1 or int(os.environ.get("RANK") or 0) == 0

@@ -32,23 +32,27 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
 
 
 class OnMaps:
-    """A head that reads maps, given rows: every four columns become a map of 2 x 2 where that divides them."""
+    """A head that reads maps, given rows: every four columns become a map of 2 x 2 where that divides them.
+
+    One that reads several gets that map as two blocks at two noise steps.
+    """
 
     def __init__(self, inner: Head) -> None:
         self._inner = inner
+        self._maps = _several if inner.several else _maps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def fit(self, x: Any, y: Any, val: Any = None) -> Any:
-        self._inner.fit(_maps(x), y, val=None if val is None else (_maps(val[0]), val[1]))
+        self._inner.fit(self._maps(x), y, val=None if val is None else (self._maps(val[0]), val[1]))
         return self
 
     def scores(self, x: Any) -> Any:
-        return self._inner.scores(_maps(x))
+        return self._inner.scores(self._maps(x))
 
     def predict(self, x: Any) -> Any:
-        return self._inner.predict(_maps(x))
+        return self._inner.predict(self._maps(x))
 
     def settled(self) -> Any:
         return OnMaps(self._inner.settled())
@@ -59,9 +63,14 @@ def _maps(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1, side, side) if x.ndim == 2 else x
 
 
+def _several(x: np.ndarray) -> np.ndarray:
+    maps = _maps(x)
+    return base.side_by_side({f"b{b}_t{t}_p0": maps * b + t for b in (1, 2) for t in (5, 9)}) if maps.ndim == 4 else x
+
+
 def made(name: str) -> Any:
     head = base.load(name)
-    return OnMaps(head) if head.maps else head
+    return OnMaps(head) if head.maps or head.several else head
 
 
 @pytest.fixture(params=NAMES)
@@ -72,6 +81,7 @@ def name(request: pytest.FixtureRequest) -> str:
         "mlp": f"mlp?{short}&hidden=32",
         "cnn": f"cnn?{short}&decay=0.1&width=16&layers=1",
         "attention": "attention?rate=0.01&decay=0.1&updates=60&tokenizer=p2&width=16",
+        "difformer": "difformer?rate=0.02&decay=0.1&epochs=40&updates=40&width=8&blocks=1",
     }
     return small.get(request.param, request.param)
 
@@ -151,7 +161,7 @@ def test_what_is_saved_and_restored_gives_the_same_scores(
     tensors, told = _saving.learned(getattr(head, "_inner", head))
     kept, text = safetensors.torch.save(tensors), json.dumps(told)
     again = _saving.restored(name, safetensors.torch.load(kept), json.loads(text))
-    again = OnMaps(again) if again.maps else again
+    again = OnMaps(again) if again.maps or again.several else again
     np.testing.assert_array_equal(again.scores(x), head.scores(x))
     assert again.classes_.tolist() == [2, 5, 9] and again.choice == head.choice
     assert again.settled().fit(x, y).classes_.tolist() == [2, 5, 9]
@@ -185,7 +195,7 @@ def test_asked_before_it_learned(head: Head) -> None:
     ("x", "y", "says"),
     [
         (np.array([[1.0, np.nan], [0, 1]]), [0, 1], "1 of 2 feature rows"),
-        (np.zeros((2, 3, 4)), [0, 1], "needs rows|needs maps"),
+        (np.zeros((2, 3, 4)), [0, 1], "needs rows|needs maps|several maps"),
         (np.zeros((2, 3)), [0, 1, 1], "2 feature rows and 3 labels"),
         (np.zeros((2, 3)), [1, 1], "labels are the same"),
         (np.zeros((2, 3)), [0.5, 1.5], "whole numbers"),
@@ -204,16 +214,20 @@ def test_log_odds_are_judged_as_probabilities() -> None:
     assert found == pytest.approx([(1 / (1 + np.exp(2))) ** 2, 0], abs=1e-6)
 
 
+P2_BLOCKS = {19: (1024, 8, 8), 24: (1024, 16, 16), 30: (512, 64, 64)}
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "millions"),
     [
         *[("linear", (1024 * d * d,), m) for d, m in ((1, 1.025), (2, 4.097), (4, 16.385), (8, 65.537), (16, 262.145))],
         *[(f"attention?blocks={n}", (1024, 16, 16), m) for n, m in enumerate((13.62, 26.21, 38.81, 51.40, 63.99), 1)],
         ("attention?tokenizer=p2", (1024, 16, 16), 27.786216),
+        ("difformer", {f"b{b}_t{t}_p0": shape for t in (90, 150, 300) for b, shape in P2_BLOCKS.items()}, 31.802344),
         ("mlp", (1024,), 4.15), ("mlp", (4096,), 10.44), ("mlp?hidden=(2048, 2048)", (4096,), 14.64),
     ],
 )  # fmt: skip
-def test_parameters_are_those_of_the_papers(name: str, shape: tuple[int, ...], millions: float) -> None:
+def test_parameters_are_those_of_the_papers(name: str, shape: Any, millions: float) -> None:
     """Counted for 1000 classes: PAPER.md 1.4 and 1.5."""
     head = base.load(name)
     assert isinstance(head, Trained)
@@ -230,6 +244,8 @@ def test_parameters_are_those_of_the_papers(name: str, shape: tuple[int, ...], m
         ("linear?recipe=best", "No recipe 'best'. There is: paper, strong"),
         ("attention?tokenizer=p3", "No tokenizer of the attention head 'p3'"),
         ("linea", "Did you mean 'linear'"),
+        ("difformer?width=0", "width of DifFormer must be a whole number of 1 or more, not 0"),
+        ("attention?blocks=1.5", "blocks of Attention must be a whole number of 1 or more, not 1.5"),
     ],
 )
 def test_settings_behind_a_name_are_checked(name: str, says: str) -> None:
@@ -266,3 +282,65 @@ def test_weights_are_those_of_torchs_own_optimizers(blobs: tuple[np.ndarray, np.
             optimizer.step()
         torch.testing.assert_close(found["weight"], network.weight.detach(), rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(found["bias"], network.bias.detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_papers_rates_are_the_heads_own(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    """PAPER.md 2: 1e-2 for linear, 5e-2 for attention and DifFormer, batches of 128, a tenth every 7 of 28 epochs."""
+    x, y = blobs
+    for name, rate in (("linear", 1e-2), ("attention", 5e-2), ("difformer", 5e-2)):
+        small = "" if name == "linear" else "&width=16&blocks=1"
+        assert made(f"{name}?recipe=paper&epochs=1{small}").fit(x, y).choice == {"rate": rate, "decay": 0.0}
+    recipe = _training.RECIPES["paper"]
+    assert (recipe.epochs, recipe.batch, recipe.smoothing, recipe.updates) == (28, 128, 0.0, 0)
+    assert [recipe.rate((epoch + 0.5) / 28) for epoch in (0, 6, 7, 13, 14, 20, 21, 27)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    )
+
+
+def bits(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Four classes of two bits: one shows in block 1 at step 5 alone, the other in block 2 at step 9 alone."""
+    chance = np.random.default_rng(seed)
+    y = chance.integers(0, 4, rows)
+    noise = {f"b{b}_t{t}_p0": chance.standard_normal((rows, 3, 2 * b, 2 * b)) for b in (1, 2) for t in (5, 9)}
+    noise["b1_t5_p0"][:, 0] += 4 * (y // 2 - 0.5)[:, None, None]
+    noise["b2_t9_p0"][:, 1] += 4 * (y % 2 - 0.5)[:, None, None]
+    return base.side_by_side(noise), y
+
+
+def test_difformer_joins_blocks_and_steps() -> None:
+    x, y = bits(240, 0)
+    head = base.load("difformer?width=8&blocks=1&rate=0.02&decay=0.1&epochs=60&updates=60").fit(x, y)
+    test, answers = bits(120, 1)
+    assert (head.predict(test) == answers).mean() > 0.9
+    # The order of the maps is not part of what it learned: they are told apart by their names.
+    turned = base.side_by_side({name: test[name] for name in reversed(test.dtype.names)})
+    np.testing.assert_allclose(head.scores(turned), head.scores(test), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        (["b1_t5_p0"], "got b1_t5_p0: it joins the maps of several blocks or noise steps. Give several --block or --t"),
+        (["b1_t5_p0", "b2_t9_p0"], "reads every block at every noise step; block 1 is not"),
+    ],
+)
+def test_difformer_needs_a_grid_of_maps(cells: list[str], says: str) -> None:
+    maps = base.side_by_side({name: np.zeros((4, 3, 2, 2)) for name in cells})
+    with pytest.raises(BadData, match=says):
+        base.load("difformer?width=8").fit(maps, [0, 1, 0, 1])
+
+
+def test_several_maps_given_to_a_head_of_one_are_one_clear_line() -> None:
+    for name in ("ridge", "attention"):
+        with pytest.raises(BadData, match="Features are 4 maps; this head reads one table"):
+            base.load(name).fit(*bits(8, 0))
+    with pytest.raises(BadData, match="must be of the same images; there are rows of a 2, b 3"):
+        base.side_by_side({"a": np.zeros((2, 1, 1, 1)), "b": np.zeros((3, 1, 1, 1))})
+
+
+def test_probabilities_are_probabilities_and_keep_the_order(head: Head, blobs: tuple[np.ndarray, np.ndarray]) -> None:
+    x, y = blobs
+    scores = head.fit(x, y).scores(x)
+    chances = head.probabilities(scores)
+    assert (chances >= 0).all() and chances.sum(1) == pytest.approx(1)
+    assert (chances.argmax(1) == scores.argmax(1)).all()

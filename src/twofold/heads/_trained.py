@@ -13,12 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from twofold.errors import unknown
+from twofold.errors import BadSetting, unknown
 from twofold.heads._standard import validation_choice
 from twofold.heads._training import RECIPES, Candidate, Weights, train
 from twofold.heads.base import Head, Labels, Matrix, examples, features
 
 ROWS = 1024  # scored at once
+Shape = Any  # of a row: (D,), or (C, h, w), or of several maps {cell: (C, h, w)}
 
 
 @dataclass(eq=False)
@@ -45,20 +46,28 @@ class Trained(Head):
     seed: int = 0
 
     log_odds = True
+    paper_rate = 1e-2  # the learning rate of the recipe `paper`; the attention heads have another
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
             raise unknown("recipe", self.recipe, RECIPES)
 
+    def check_whole(self, *names: str) -> None:
+        """Raise `BadSetting` where a setting that counts something is no whole number above 0; None is left alone."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise BadSetting(f"{name} of {type(self).__name__} must be a whole number of 1 or more, not {value!r}.")
+
     @abstractmethod
-    def network(self, shape: tuple[int, ...], classes: int) -> nn.Module:
-        """The network for features of this shape, (D,) or (C, h, w)."""
+    def network(self, shape: Shape, classes: int) -> nn.Module:
+        """The network for features of this shape; several maps come to it as a tuple of tensors."""
 
     def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
         """See `Head.fit`; val chooses rate and decay by accuracy, ties by cross-entropy."""
-        table, classes, positions = examples(x, y, maps=self.maps)
+        table, classes, positions = examples(x, y, maps=self.maps, several=self.several)
         order = _order(table, positions)
-        self.mean_, self.factor_ = _scale(table)
+        self.scale_ = Scaling.of(table)
         recipe = RECIPES[self.recipe]
         candidates = self._candidates(recipe.candidates)
         if val is None:
@@ -66,10 +75,10 @@ class Trained(Head):
         epochs = self.epochs or recipe.epochs
         updates = recipe.updates if self.updates is None else self.updates
         recipe = replace(recipe, candidates=candidates, epochs=epochs, updates=updates)
-        self.classes_, self.shape_ = classes, table.shape[1:]
+        self.classes_, self.shape_ = classes, self.scale_.shape
 
-        def rows(numbers: Tensor) -> Tensor:
-            return self._prepared(table[order[numbers.numpy()]])
+        def rows(numbers: Tensor) -> Any:
+            return self.scale_(table[order[numbers.numpy()]])
 
         answers = torch.from_numpy(positions[order])
         found = train(lambda: self.network(self.shape_, len(classes)), rows, answers, recipe, self.seed)
@@ -82,7 +91,7 @@ class Trained(Head):
     def scores(self, x: ArrayLike) -> Matrix:
         """Logarithms of probabilities, float32 [N, K]."""
         self.check_fitted()
-        return self._scores(self.weights_, features(x, maps=self.maps))
+        return self._scores(self.weights_, self._features(x))
 
     def settled(self) -> Trained:
         """The same head with the chosen rate and decay."""
@@ -96,21 +105,23 @@ class Trained(Head):
 
     def _candidates(self, usual: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
         """The recipe's, with what is given in place of what it leaves open."""
+        if self.recipe == "paper":
+            usual = tuple(replace(c, rate=self.paper_rate) for c in usual)
         given = [
             Candidate(c.rate if self.rate is None else self.rate, c.decay if self.decay is None else self.decay)
             for c in usual
         ]
         return tuple(dict.fromkeys(given))
 
-    def _prepared(self, x: Matrix) -> Tensor:
-        return torch.from_numpy((x - self.mean_) * self.factor_)
+    def _features(self, x: ArrayLike) -> NDArray[Any]:
+        return features(x, maps=self.maps, several=self.several)
 
     @torch.inference_mode()
-    def _scores(self, weights: Weights, x: Matrix) -> Matrix:
+    def _scores(self, weights: Weights, x: NDArray[Any]) -> Matrix:
         with torch.device("meta"):
             network = self.network(self.shape_, len(self.classes_))
         parts = [
-            functional_call(network, weights, (self._prepared(x[start : start + ROWS]),)).log_softmax(1)
+            functional_call(network, weights, (self.scale_(x[start : start + ROWS]),)).log_softmax(1)
             for start in range(0, len(x), ROWS)
         ]
         found: Matrix = torch.cat(parts).numpy()
@@ -118,7 +129,7 @@ class Trained(Head):
 
     def _judge(self, weights: Weights, x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
         """Accuracy and mean cross-entropy on val."""
-        scores, labels = self._scores(weights, features(x, maps=self.maps)), np.asarray(y)
+        scores, labels = self._scores(weights, self._features(x)), np.asarray(y)
         known = np.isin(labels, self.classes_)
         own = scores[known][np.arange(int(known.sum())), np.searchsorted(self.classes_, labels[known])]
         right = self.classes_[scores.argmax(1)] == labels
@@ -132,6 +143,37 @@ def _order(table: Matrix, positions: Labels) -> NDArray[np.int64]:
         for row, p in zip(table, positions, strict=True)
     ]
     return np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Centred and scaled columns, or channels of maps, each table of several by itself.
+
+    Attributes:
+        shape: of a row, see `Shape`.
+        parts: mean and one over the spread, shaped to broadcast over [N, ...]; several by the names of their maps.
+    """
+
+    shape: Shape
+    parts: dict[str, tuple[Matrix, Matrix]]
+
+    @classmethod
+    def of(cls, table: NDArray[Any]) -> Scaling:
+        """Measure training rows."""
+        names = table.dtype.names
+        if names is None:
+            return cls(table.shape[1:], {"": _scale(table)})
+        return cls({n: table[n].shape[1:] for n in names}, {n: _scale(table[n]) for n in names})
+
+    def __call__(self, table: NDArray[Any]) -> Any:
+        """The tensor of a table's rows [B, ...], or a tuple of those of several maps."""
+        if "" in self.parts:
+            return _scaled(table, *self.parts[""])
+        return tuple(_scaled(table[name], *part) for name, part in self.parts.items())
+
+
+def _scaled(x: Matrix, mean: Matrix, factor: Matrix) -> Tensor:
+    return torch.from_numpy((x - mean) * factor)
 
 
 def _scale(table: Matrix) -> tuple[Matrix, Matrix]:

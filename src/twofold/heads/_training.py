@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,8 @@ class Recipe:
 
 WARM_UP = 0.05
 RECIPES = {
-    # The released code: SGD without momentum and decay, batches of 128, 28 epochs, a tenth every 7 (PAPER.md 2).
+    # The released code: SGD without momentum and decay, batches of 128, 28 epochs, a tenth every 7 (PAPER.md 2). The
+    # rate is the linear head's; each head says its own.
     "paper": Recipe((Candidate(1e-2, 0.0),), epochs=28, batch=128, updates=0, smoothing=0.0, adaptive=False),
     "strong": Recipe(
         tuple(Candidate(rate, decay) for rate in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2) for decay in (0.01, 0.1, 1.0)),
@@ -59,13 +61,13 @@ RECIPES = {
 
 
 def train(
-    make: Callable[[], nn.Module], x: Callable[[Tensor], Tensor], y: Tensor, recipe: Recipe, seed: int
+    make: Callable[[], nn.Module], x: Callable[[Tensor], Any], y: Tensor, recipe: Recipe, seed: int
 ) -> list[Weights]:
     """Train one network a candidate, all from the same start and on the same batches.
 
     Args:
         make: gives the network, whose weights are drawn when it is made.
-        x: row numbers [B] -> prepared features [B, ...].
+        x: row numbers [B] -> prepared features [B, ...], or a tuple of them.
         y: class positions int64 [N].
         recipe: how.
         seed: of the start and of the order of rows.
@@ -80,7 +82,7 @@ def train(
     stacked, _ = stack_module_state([network] * count)
     weights = {name: value.detach().clone() for name, value in stacked.items()}
 
-    def loss(own: Weights, rows: Tensor, labels: Tensor) -> Tensor:
+    def loss(own: Weights, rows: Any, labels: Tensor) -> Tensor:
         scores = functional_call(network, own, (rows,))
         return nn.functional.cross_entropy(scores, labels, label_smoothing=recipe.smoothing)
 

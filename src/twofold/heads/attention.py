@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from twofold.errors import unknown
 from twofold.heads._trained import Trained
+from twofold.heads._transformer import Encoder, tokens_of
 
-RATIO = 4
 TOKENIZERS = ("p1", "p2")
 
 
@@ -35,9 +33,11 @@ class Attention(Trained):
     attention_heads: int = 8
 
     maps = True
+    paper_rate = 5e-2
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_whole("blocks", "width", "attention_heads")
         if self.tokenizer not in TOKENIZERS:
             raise unknown("tokenizer of the attention head", self.tokenizer, TOKENIZERS)
 
@@ -47,56 +47,7 @@ class Attention(Trained):
         width = shape[0] if first else self.width
         tokens = nn.AvgPool2d(2, ceil_mode=True) if first else tokens_of(shape, width)
         number = self.blocks or (1 if first else 2)
-        blocks = [Block(width, math.gcd(self.attention_heads, width)) for _ in range(number)]
-        return nn.Sequential(tokens, Encoder(width, blocks), nn.Linear(width, classes))
-
-
-def tokens_of(shape: tuple[int, ...], width: int, most: int = 16) -> nn.Module:
-    """P2's tokenizer: [B, C, h, w] -> [B, width, s, s] with s at most `most`; its norm has weights for every place."""
-    channels, side = shape[0], min(shape[1], most)
-    return nn.Sequential(
-        nn.AdaptiveAvgPool2d(side), nn.LayerNorm((channels, side, side)), nn.Conv2d(channels, width, 1)
-    )
-
-
-class Encoder(nn.Module):
-    """Maps [B, W, s, s] -> the class token after the blocks, [B, W]."""
-
-    def __init__(self, width: int, blocks: list[Block]) -> None:
-        super().__init__()
-        self.token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.Sequential(*blocks)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """The class token is the first of the tokens; there are no places, as in the papers."""
-        tokens = maps.flatten(2).transpose(1, 2)
-        tokens = torch.cat([self.token.expand(len(tokens), -1, -1), tokens], 1)
-        first: Tensor = self.blocks(tokens)[:, 0]
-        return first
-
-
-class Block(nn.Module):
-    """Attention and a perceptron, each after a layer norm and added to what came in."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width)
-        self.perceptron = nn.Sequential(nn.Linear(width, RATIO * width), nn.GELU(), nn.Linear(RATIO * width, width))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[B, N, W] -> [B, N, W]."""
-        count, number, width = tokens.shape
-        parts = self.qkv(self.norm1(tokens)).view(count, number, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        # Written out: torch's fused attention cannot be stacked over candidates.
-        weights = (query @ key.transpose(-2, -1) * (width // self.heads) ** -0.5).softmax(-1)
-        mixed = weights @ value
-        tokens = tokens + self.out(mixed.transpose(1, 2).reshape(count, number, width))
-        after: Tensor = tokens + self.perceptron(self.norm2(tokens))
-        return after
+        return nn.Sequential(tokens, Encoder(width, number, self.attention_heads), nn.Linear(width, classes))
 
 
 build = Attention

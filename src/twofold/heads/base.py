@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -24,11 +25,13 @@ class Head(ABC):
         classes_: int64 [K], the labels seen in `fit`, ascending; columns of the scores.
         log_odds: whether the scores are logarithms of probabilities up to a constant.
         maps: whether it reads maps [N, C, h, w] (pool 0) in place of rows [N, D].
+        several: whether it reads several maps at once, as `side_by_side` puts them together.
     """
 
     classes_: Labels
     log_odds: bool = False
     maps: bool = False
+    several: bool = False
 
     @abstractmethod
     def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
@@ -124,34 +127,71 @@ def _literal(value: str) -> Any:
         return value
 
 
-def features(x: ArrayLike, *, maps: bool = False) -> Matrix:
-    """Check features and bring them to float32 [N, D], or [N, C, h, w] where the head reads maps.
+def side_by_side(maps: Mapping[str, ArrayLike]) -> NDArray[Any]:
+    """Several maps [N, C, h, w] of the same images, by the names of their cells, as one table [N].
+
+    A row holds all maps of an image, a field [C, h, w] each, so rows are taken and joined as those of any array.
+    """
+    arrays = {name: np.asarray(values, dtype=np.float32) for name, values in maps.items()}
+    for name, values in arrays.items():
+        if values.ndim != 4:
+            raise BadData(f"{name} has shape {values.shape}; maps [N, C, h, w] are needed. Read them unpooled.")
+    if len({len(values) for values in arrays.values()}) != 1:
+        told = ", ".join(f"{name} {len(values)}" for name, values in arrays.items())
+        raise BadData(f"Maps that stand side by side must be of the same images; there are rows of {told or 'none'}.")
+    table = np.empty(len(values), dtype=[(name, np.float32, values.shape[1:]) for name, values in arrays.items()])
+    for name, values in arrays.items():
+        table[name] = values
+    return table
+
+
+def features(x: ArrayLike, *, maps: bool = False, several: bool = False) -> NDArray[Any]:
+    """Check features and bring them to float32 [N, D], to [N, C, h, w] where the head reads maps.
+
+    Several maps stay the table that `side_by_side` made.
 
     Raises:
         BadData: not a table of numbers, or a value that is not finite.
     """
-    table = np.asarray(x, dtype=np.float32)
+    table = np.asarray(x)
+    fields = table.dtype.names or ()
+    if several and not fields:
+        raise BadData(
+            f"Features have shape {table.shape}; this head reads several maps side by side. Give it several blocks or "
+            "noise steps."
+        )
+    if fields and not several:
+        raise BadData(f"Features are {len(fields)} maps; this head reads one table. Give it one block and noise step.")
+    parts = [table[name] for name in fields] if several else [_numbers(table, maps)]
+    bad = ~np.logical_and.reduce([np.isfinite(part.reshape(len(table), -1)).all(1) for part in parts])
+    if bad.any():
+        raise BadData(
+            f"{int(bad.sum())} of {len(table)} feature rows hold a value that is not finite. Extract them again."
+        )
+    return table if several else parts[0]
+
+
+def _numbers(table: NDArray[Any], maps: bool) -> Matrix:
+    """Rows or maps in single precision."""
+    numbers = table.astype(np.float32, copy=False)
     if maps and table.ndim != 4:
         raise BadData(
             f"Features have shape {table.shape}; this head needs maps [N, C, h, w]. Read them unpooled (--pool 0)."
         )
     if not maps and table.ndim != 2:
         raise BadData(f"Features have shape {table.shape}; this head needs rows [N, D]. Pool maps first (--pool 1).")
-    bad = ~np.isfinite(table.reshape(len(table), -1)).all(1)
-    if bad.any():
-        raise BadData(
-            f"{int(bad.sum())} of {len(table)} feature rows hold a value that is not finite. Extract them again."
-        )
-    return table
+    return numbers
 
 
-def examples(x: ArrayLike, y: ArrayLike, *, maps: bool = False) -> tuple[Matrix, Labels, Labels]:
+def examples(
+    x: ArrayLike, y: ArrayLike, *, maps: bool = False, several: bool = False
+) -> tuple[NDArray[Any], Labels, Labels]:
     """Check features and labels.
 
     Returns:
-        features float32 [N, ...], classes int64 [K] ascending, and each row's position in them int64 [N].
+        features as from `features`, classes int64 [K] ascending, and each row's position in them int64 [N].
     """
-    table = features(x, maps=maps)
+    table = features(x, maps=maps, several=several)
     labels = np.asarray(y)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise BadData(f"Labels are {labels.dtype} of shape {labels.shape}; whole numbers, one a row, are needed.")

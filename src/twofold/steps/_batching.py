@@ -17,12 +17,15 @@ MOST = 256
 SHARE = 0.4
 
 
-def choose(backbone: Backbone, deepest: int) -> int:
-    """The number of images a pass when blocks up to `deepest` are read: a power of two, 1 to 256."""
+def choose(backbone: Backbone, deepest: int, *, workers: int = 1) -> int:
+    """The number of images a pass when blocks up to `deepest` are read: a power of two, 1 to 256.
+
+    Memory is divided among the workers, so that they fit together.
+    """
     cost, device = backbone.cost(deepest), backbone.placement.device
     kind = "cpu" if device.type in ("cpu", "meta") else "other"
     busy = BUSY[kind] / max(cost.operations, 1)
-    fits = SHARE * _free(device) / max(cost.memory, 1)
+    fits = SHARE * _free(device) / workers / max(cost.memory, 1)
     images = max(int(min(max(busy, LEAST[kind]), MOST, fits)), 1)
     return 1 << (images.bit_length() - 1)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from itertools import groupby
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,13 @@ from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell, Tap, number_text
 from twofold.settings import Settings, setting
-from twofold.steps import _batching, _views
+from twofold.steps import _batching, _sharing, _views
 from twofold.steps._ahead import ahead
+from twofold.steps._sharing import Work
 from twofold.store import Store
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 log = logging.getLogger("twofold")
@@ -51,6 +54,10 @@ class Reading(Settings):
     )
     on_error: str = setting("stop", help=datasets.ON_ERROR_HELP, choices=datasets.ON_ERROR, identity=False)
     seed: int = setting(0, help="seed of the noise, and of shots", least=0, most=2**63 - 1)
+    workers: int = setting(1, help="processes that fill the store together", least=1, most=10**4, identity=False)
+    ray: str | None = setting(
+        None, help="Ray cluster that fills the store: its address, or local for one on this machine", identity=False
+    )
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
     compile: bool = setting(False, help="compile the network's inner blocks; pays on a GPU", identity=False)
@@ -62,7 +69,9 @@ class Reading(Settings):
 
     def load(self, model: str) -> Backbone:
         """The backbone of a MODEL string, where and as these settings say."""
-        backbone = backbones.load(model, device=self.device, precision=self.precision, compile=self.compile)
+        backbone = backbones.load(
+            model, device=self.device or runs.own_gpu(), precision=self.precision, compile=self.compile
+        )
         self.check_label(backbone)
         return backbone
 
@@ -76,9 +85,9 @@ class Reading(Settings):
 
 
 def open_store(
-    folder: Path, backbone: Backbone, dataset: Dataset, reading: Reading, *, sealed: tuple[str, ...] = ()
+    where: str | Path, backbone: Backbone, dataset: Dataset, reading: Reading, *, sealed: tuple[str, ...] = ()
 ) -> Store:
-    """The store in `folder` for this backbone, data and reading; see `store.make`."""
+    """The store in a folder or at an address for this backbone, data and reading; see `store.make`."""
     key = {
         "backbone": backbone.identity,
         "preprocessing": backbone.preprocessing,
@@ -90,7 +99,7 @@ def open_store(
         "dtype": reading.dtype,
     }
     about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes), **dataset.provenance}
-    return store.make(folder, key, about, sealed=sealed)
+    return store.make(where, key, about, sealed=sealed)
 
 
 def cells(backbone: Backbone, blocks: Sequence[str], steps: Sequence[float | None], pools: Sequence[int]) -> list[Cell]:
@@ -136,63 +145,78 @@ def fill(
     wanted: Sequence[Cell],
     reading: Reading,
 ) -> int:
-    """Compute what the store lacks of `wanted`; give the number of forward passes (images x steps) that took.
+    """Compute what the store lacks of `wanted`; give the number of forward passes (images x steps) made here.
 
     Three things happen at once: images are decoded, prepared and given their noise ahead of the forward pass, and
-    finished chunks are written behind it. Memory does not grow with the number of images.
+    finished chunks are written behind it. Memory does not grow with the number of images. Other processes may fill
+    the same store; each takes what nobody has taken, and comes back when nothing is missing.
     """
-    sources = {split: _views.rows(dataset, split, reading.seed) for split in splits}
-    plan = [work for split, rows in sources.items() for work in _plan(target, backbone, rows, split, wanted)]
-    total = sum(len(work.rows) for work in plan)
-    if not total:
+    works = plan(target, backbone, dataset, splits, wanted, reading.seed)
+    if not works:
         return 0
-    size = reading.batch or _batching.choose(backbone, max(cell.tap.block for cell in wanted))
-    log.debug("%s images a forward pass", size)
-    with runs.progress(total, f"features of {dataset.name}") as bar, ThreadPoolExecutor(1) as writer:
+    reading = replace(reading, batch=batch(backbone, wanted, reading))
+    return work_off(target, backbone, works, reading, f"features of {dataset.name}")
+
+
+def work_off(target: Store, backbone: Backbone, works: Sequence[Work], reading: Reading, title: str) -> int:
+    """Do those of the works that nobody else does, in batches of `reading.batch`; see `fill`."""
+    size, made = reading.batch or 1, 0
+    bar = runs.progress(sum(len(work.rows) for work in works), title)
+    with bar, target.claims() as claims, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
-        for work, batches in groupby(ahead(_batches(backbone, plan, reading, size)), key=lambda batch: batch.work):
-            found = _compute(backbone, work, batches, reading, bar)
+        shared = _sharing.share(works, claims, partial(_lacking, target), bar)
+        several = len({work.t for work in works}) > 1
+        batches = ahead(_batches(backbone, shared, reading, size, keep=several))
+        for first in batches:
+            # Others may wait for this work, so that it ends with its own last batch and not with the next one's first.
+            following = islice(batches, (len(first.work.rows) - 1) // size)
+            found = _compute(backbone, first.work, chain([first], following), reading, bar)
             if writing is not None:
                 writing.result()
-            writing = writer.submit(_write, target, work, found)
+            writing = writer.submit(_write, target, first.work, found)
+            made += len(first.work.rows)
         if writing is not None:
             writing.result()
-    return total
+    return made
 
 
-def read(backbone: Backbone, rows: Rows, cell: Cell, reading: Reading) -> np.ndarray[Any, np.dtype[np.float32]]:
+def batch(backbone: Backbone, wanted: Sequence[Cell], reading: Reading) -> int:
+    """Images a forward pass: as asked, or what suits this machine, shared by all who work on it."""
+    deepest = max(cell.tap.block for cell in wanted)
+    size = reading.batch or _batching.choose(backbone, deepest, workers=reading.workers)
+    log.debug("%s images a forward pass", size)
+    return size
+
+
+def read(backbone: Backbone, rows: Rows, cell: Cell, reading: Reading) -> NDArray[np.float32]:
     """The features of all rows in memory, without a store: float32 [N, D] or [N, C, h, w]."""
-    work = _Work("", 0, np.arange(len(rows)), rows, cell.tap.t, (cell,))
-    size = reading.batch or _batching.choose(backbone, cell.tap.block)
+    work = Work("", 0, np.arange(len(rows)), rows, cell.tap.t, (cell,))
+    size = batch(backbone, [cell], reading)
     with runs.progress(len(rows), "features") as bar:
-        found = _compute(backbone, work, ahead(_batches(backbone, [work], reading, size)), reading, bar)
-    features: np.ndarray[Any, np.dtype[np.float32]] = found[0][1]
+        batches = ahead(_batches(backbone, [work], reading, size, keep=False))
+        found = _compute(backbone, work, batches, reading, bar)
+    features: NDArray[np.float32] = found[0][1]
     return features
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """One chunk of rows at one step: what is computed together."""
-
-    split: str
-    number: int
-    rows: np.ndarray[Any, np.dtype[np.int64]]
-    source: Rows
-    t: float | None
-    cells: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
     """Prepared images [B, C, h, w] of some of a chunk's rows, and the noise of each draw (None: no noise)."""
 
-    work: _Work
+    work: Work
     x: Tensor
     noises: list[Tensor | None]
 
 
-def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Sequence[Cell]) -> list[_Work]:
+def plan(
+    target: Store, backbone: Backbone, dataset: Dataset, splits: Iterable[str], wanted: Sequence[Cell], seed: int
+) -> list[Work]:
     """The chunks and steps that are not in the store yet; makes the arrays for them."""
+    sources = {split: _views.rows(dataset, split, seed) for split in splits}
+    return [work for split, rows in sources.items() for work in _plan(target, backbone, rows, split, wanted)]
+
+
+def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Sequence[Cell]) -> list[Work]:
     target.begin_split(split, rows.labels, rows.index)
     for cell in wanted:
         target.begin_cell(split, cell, row_shape(backbone, cell), _about(backbone, cell))
@@ -202,7 +226,7 @@ def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Seq
         for t in dict.fromkeys(cell.tap.t for cell in wanted):
             todo = tuple(cell for cell in wanted if cell.tap.t == t and number in lacking[cell])
             if todo:
-                found.append(_Work(split, number, positions, rows, t, todo))
+                found.append(Work(split, number, positions, rows, t, todo))
     return found
 
 
@@ -222,19 +246,27 @@ def _about(backbone: Backbone, cell: Cell) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _batches(backbone: Backbone, plan: Sequence[_Work], reading: Reading, size: int) -> Iterator[_Batch]:
-    """Everything that a forward pass needs, in order; what is prepared for one step is kept for the chunk's others."""
+def _lacking(target: Store, work: Work) -> bool:
+    """Whether the store lacks any of a work's cells now."""
+    return not all(target.has(work.split, cell, work.number) for cell in work.cells)
+
+
+def _batches(backbone: Backbone, works: Iterable[Work], reading: Reading, size: int, *, keep: bool) -> Iterator[_Batch]:
+    """Everything that a forward pass needs, in order; `keep` what is prepared for one step for the chunk's others."""
     import torch
 
     prepared: dict[int, Tensor] = {}
-    for work, following in zip(plan, [*plan[1:], None], strict=True):
-        again = following is not None and (following.split, following.number) == (work.split, work.number)
+    chunk = ""
+    for work in works:
+        if work.chunk != chunk:
+            prepared.clear()
+            chunk = work.chunk
         for start in range(0, len(work.rows), size):
             positions = work.rows[start : start + size]
-            x = prepared.pop(start, None)
+            x = prepared.get(start)
             if x is None:
                 x = backbone.preprocess(work.source.read(positions))
-            if again:
+            if keep:
                 prepared[start] = x
             noises: list[Tensor | None] = [None]
             if work.t is not None:
@@ -246,7 +278,7 @@ def _batches(backbone: Backbone, plan: Sequence[_Work], reading: Reading, size: 
 
 
 def _compute(
-    backbone: Backbone, work: _Work, batches: Iterable[_Batch], reading: Reading, bar: Any
+    backbone: Backbone, work: Work, batches: Iterable[_Batch], reading: Reading, bar: Any
 ) -> list[tuple[Cell, Any]]:
     """The features of one chunk at one step, a float32 array [rows, ...] for each cell."""
     import torch
@@ -274,6 +306,6 @@ def _pooled(backbone: Backbone, batch: _Batch, blocks: list[int], reading: Readi
     return {cell: values / len(batch.noises) for cell, values in total.items()}
 
 
-def _write(target: Store, work: _Work, found: list[tuple[Cell, Any]]) -> None:
+def _write(target: Store, work: Work, found: list[tuple[Cell, Any]]) -> None:
     for cell, values in found:
         target.write_chunk(work.split, cell, work.number, values)

@@ -7,11 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twofold import results
 from twofold.errors import BadSetting
 from twofold.records import Cell, Score
+from twofold.steps import _rows
 from twofold.steps._page import RunFolder, labels_text, place, undamaged
 
 NAMES = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
+# Measures that say more about a row whose accuracy has its line: they are in results.jsonl.
+BESIDE = {
+    "top5": "Top-5, %", "mean_per_class": "Mean per class, %", "calibration_error": "Calibration error, %",
+    "top1_difference": "Difference, points",
+}  # fmt: skip
 ELSEWHERE = ("sample", "select", "pretrain")  # their scores have sections of their own, or are no test scores
 CHART_MOST = 30
 SEEDS_SHOWN = 5
@@ -26,12 +33,14 @@ class Row:
         run: name of the run.
         label: what was read: a model's name, `raw pixels`, or `... untrained`.
         place: where it was read.
+        beside: other measures of the same answers in words, by the names of `BESIDE`.
     """
 
     score: Score
     run: str
     label: str
     place: str
+    beside: dict[str, str]
 
     @property
     def control(self) -> bool:
@@ -87,6 +96,11 @@ class Group:
         return labels_text(self.shots)
 
     @property
+    def beside(self) -> list[str]:
+        """The other measures that a row has, in order."""
+        return [name for name in BESIDE if any(name in row.beside for row in self.rows)]
+
+    @property
     def untrained(self) -> bool:
         """Whether a row reads a network with random weights."""
         return any(row.score.about.get("row") == "untrained" for row in self.rows)
@@ -126,7 +140,10 @@ def groups(shown: Sequence[RunFolder]) -> list[Group]:
 
 
 def _tested(run: RunFolder) -> list[Score]:
-    return [] if run.verb in ELSEWHERE else [s for s in run.scores if s.split == "test" and 0 <= s.value <= 1]
+    if run.verb in ELSEWHERE:
+        return []
+    beside = BESIDE if run.verb == "probe" else ()
+    return [s for s in run.scores if s.split == "test" and 0 <= s.value <= 1 and s.name not in beside]
 
 
 def _same(run: RunFolder, score: Score) -> str:
@@ -137,7 +154,24 @@ def _same(run: RunFolder, score: Score) -> str:
 
 def _row(run: RunFolder, score: Score) -> Row:
     about = score.about
-    return Row(score, run.name, _label(run, about), _place(about))
+    return Row(score, run.name, _label(run, about), _place(about), _beside(run, about))
+
+
+def _beside(run: RunFolder, about: dict[str, Any]) -> dict[str, str]:
+    """The other measures of a row and head of a probe."""
+    own = [s for s in run.scores if s.name in BESIDE and _answers(s.about) == _answers(about)]
+    return {} if run.verb != "probe" else {s.name: _measure_text(s) for s in own}
+
+
+def _answers(about: dict[str, Any]) -> tuple[str, str]:
+    return str(about.get("row")), str(about.get("head"))
+
+
+def _measure_text(score: Score) -> str:
+    """A measure with its interval; a difference is signed and has the p of its test."""
+    if "p" not in score.about:
+        return results.percent(score)
+    return f"{results.percent(score, signed=True)}, {results.p_text(float(score.about['p']))}"
 
 
 def _label(run: RunFolder, about: dict[str, Any]) -> str:
@@ -157,6 +191,8 @@ def _place(about: dict[str, Any]) -> str:
         number = Cell.parse(str(about.get("cell"))).tap.block
     except BadSetting:
         number = None
+    if "steps" in about:
+        return f"{about['block']}, {_rows.noise_text(about)}, pool\u00a0{about['pool']}"
     return place(number, about["block"], about.get("t"), about.get("sigma"), about["pool"])
 
 

@@ -97,6 +97,8 @@ def _head(config: Config) -> Trained:
 
     if not isinstance(head, Trained):
         raise BadSetting(f"--head {name} is not trained by gradients. `twofold probe` fits it on frozen features.")
+    if head.several:
+        raise BadSetting(f"--head {name} reads several maps side by side; finetune reads one. `twofold probe` has it.")
     if config.pool is not None and head.maps is not (config.pool == 0):
         what = "maps: give --pool 0, or leave --pool out" if head.maps else "pooled rows: give --pool 1 or more"
         raise BadSetting(f"The head {name} reads {what}.")

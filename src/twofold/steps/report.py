@@ -111,7 +111,7 @@ def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
         "standings": [(group, _standings.chart(group)) for group in standings],
         "unscored": [r for r in by_verb["probe"] if not r.scores or r.finished is None],
         "commands": _commands(shown), "unfinished": [r for r in shown if r.finished is None],
-        "made": _made(shown), "mark": MARK,
+        "made": _made(shown), "mark": MARK, "titles": _standings.BESIDE,
     }  # fmt: skip
 
 

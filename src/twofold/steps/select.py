@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from twofold import files, plots, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
-from twofold.errors import BadRun
 from twofold.heads import base as heads
-from twofold.records import Cell, Number, Outcome, Score, Tap, number_text
+from twofold.records import Cell, Outcome, Score, number_text
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _fill, _shots
+from twofold.steps import _adaptive, _fill, _judging, _labels, _shots, _spread
+from twofold.steps._adaptive import Found, Plan
+from twofold.steps._judging import Judge
 from twofold.store import Store
 
 log = logging.getLogger("twofold")
 
 SEALED = ("test",)
-
-# A line of map.jsonl.
-JUDGED = {
-    "cell": str, "block": int, "name": str, "t": Number | None, "sigma": Number | None, "pool": int,
-    "share": Number, "accuracy": Number, "loss": Number, "n": int,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,98 +46,81 @@ class Config(_fill.Reading):
         0, help="labels a class of train to learn from, judged on all of val; 0: all", least=0, most=10**9
     )
     trials: int = setting(5, help="draws of the shots that are averaged, where --shots is given", least=1, most=10**4)
-    features: Path | None = setting(None, help="folder of the store; none: OUT/features", identity=False)
+    search: str = setting(
+        "grid",
+        help="grid judges every cell; adaptive seeks the noise step on a part of the rows and reads the best whole, "
+        "for a quarter of the grid's forward passes",
+        choices=("grid", "adaptive"),
+    )
+    features: str | None = setting(None, help="folder or address of the store; none: OUT/features", identity=False)
 
 
 def run(config: Config) -> Outcome:
-    """Score every cell on val, write the whole map and the choice; goes on where it stopped."""
+    """Score cells on val, write the map and the choice; goes on where it stopped."""
+    _spread.check(config)
     heads.load(config.head)
     dataset = datasets.load(config.data, sealed=SEALED, on_error=config.on_error)
-    datasets.check_classes(dataset)
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
+    _labels.check(dataset)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
+    judge = Judge(config.head, config.shots, config.trials, config.seed)
+    planned = _adaptive.plan(judge, backbone, dataset, wanted, config.seed) if config.search == "adaptive" else None
     inputs = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "select", config, inputs) as run_:
         if done := run_.again(_told):
             return done
         dataset.tell_skipped()
-        table = _fill.open_store(config.features or config.out / "features", backbone, dataset, config, sealed=SEALED)
-        _fill.fill(table, backbone, dataset, ("train", "val"), wanted, config)
-        judged = _judge_all(config, run_, table, wanted)
-        facts = _conclude(config, run_, backbone, dataset, table, judged)
+        found = _found(config, run_, judge, planned, backbone, dataset, wanted)
+        facts = _conclude(config, run_, backbone, dataset, wanted, found)
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_told(facts)}")
 
 
-def _judge_all(config: Config, run_: Run, table: Store, wanted: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One record a cell, in map.jsonl; cells that are there already are not judged again."""
-    path = run_.folder / "map.jsonl"
-    known = {record["cell"]: record for record in files.read_lines(path, JUDGED)}
-    for record in known.values():
-        _check_judged(path, record)
-    todo = [cell for cell in wanted if str(cell) not in known]
-    with runs.progress(len(wanted), "judge", done=len(wanted) - len(todo), unit="cells") as bar:
-        for cell in todo:
-            record = _judge(config, table, cell)
-            files.append_lines(path, [record])
-            known[str(cell)] = record
-            bar.advance(1, f"{cell} {100 * record['accuracy']:.1f} %")
-    return [known[str(cell)] for cell in wanted]
+def _found(
+    config: Config, run_: Run, judge: Judge, planned: Plan | None, backbone: Backbone, dataset: Dataset,
+    wanted: Sequence[Cell],
+) -> Found:  # fmt: skip
+    """The records of the whole grid, or of what an adaptive search read of it."""
 
+    def opened(name: str, data: Dataset) -> Store:
+        where = config.features or str(config.out / "features")
+        if name:
+            where = f"{where.rstrip('/')}-{name}"
+        return _fill.open_store(where, backbone, data, config, sealed=SEALED)
 
-def _check_judged(path: Path, record: dict[str, Any]) -> None:
-    """Refuse a line whose parts contradict each other."""
-    t, told = record["t"], str(Cell(Tap(record["block"], record["t"]), record["pool"]))
-    if told != record["cell"] or (t is None) != (record["sigma"] is None) or not math.isfinite(record["accuracy"]):
-        raise BadRun(f"{path} is damaged at {record['cell']}. Delete that line and run the same command again.")
-
-
-def _judge(config: Config, table: Store, cell: Cell) -> dict[str, Any]:
-    """Accuracy and loss on val of a head fitted on train, with all labels or the mean over draws of few."""
-    train, val = table.read("train", cell), table.read("val", cell)
-    trials = range(config.trials) if config.shots else range(1)
-    found = []
-    for trial in trials:
-        rows = _shots.draw(train.y, config.shots, config.seed + trial) if config.shots else slice(None)
-        head = heads.load(config.head).fit(train.x[rows], train.y[rows], val=(val.x, val.y))
-        scores = head.scores(val.x)
-        right = head.classes_[scores.argmax(1)] == val.y
-        found.append((right.mean(), head.loss(scores, val.y)))
-    accuracy, loss = np.mean(found, 0)
-    about = table.about_cell("val", cell)
-    return {"cell": str(cell), **about, "accuracy": float(accuracy), "loss": float(loss), "n": len(val.y)}
+    if planned is not None:
+        return _adaptive.search(judge, planned, run_.folder, opened, backbone, dataset, wanted, config)
+    table = opened("", dataset)
+    _spread.fill(table, backbone, dataset, ("train", "val"), wanted, config)
+    judged = _judging.records(run_.folder / "map.jsonl", wanted, lambda cell: judge.on_val(table, cell))
+    passes = len({cell.tap.t for cell in wanted}) * sum(len(dataset.build(split)) for split in ("train", "val"))
+    return Found(judged, [], passes, passes)
 
 
 def _conclude(
-    config: Config, run_: Run, backbone: Backbone, dataset: Dataset, table: Store, judged: list[dict[str, Any]]
+    config: Config, run_: Run, backbone: Backbone, dataset: Dataset, wanted: Sequence[Cell], found: Found
 ) -> dict[str, Any]:
     """Write the choice, its score and the picture."""
-    best = choose(judged)
+    best = choose(found.judged)
     choice = {
-        **best,
-        "model": config.model,
-        "backbone": backbone.identity,
-        "data": config.data,
-        "shots": config.shots,
-        "features": str(table.folder),
-        **dataset.provenance,
-    }
+        **best, "model": config.model, "backbone": backbone.identity, "data": config.data, "shots": config.shots,
+        "features": str(config.features or config.out / "features"), **dataset.provenance,
+    }  # fmt: skip
     files.write_json(run_.folder / "choice.json", choice)
     about = {
-        "model": config.model,
-        "data": config.data,
-        "head": config.head,
-        "cell": best["cell"],
-        "shots": config.shots,
-        **dataset.provenance,
-    }
+        "model": config.model, "data": config.data, "head": config.head, "cell": best["cell"], "shots": config.shots,
+        "search": config.search, "passes": found.passes, **dataset.provenance,
+    }  # fmt: skip
     (run_.folder / "results.jsonl").unlink(missing_ok=True)
     results.append(run_.folder, [Score("top1", best["accuracy"], "val", best["n"], (config.seed,), about=about)])
-    _draw(config, backbone, judged, best, run_.folder / "map.png")
+    _draw(config, backbone, wanted, found, best, run_.folder / "map.png")
     # The score of the chosen cell on val is too high by the choosing itself; only a probe on test is a result.
-    return {**choice, "cells": len(judged), "map": str(run_.folder / "map.png")}
+    return {
+        **choice, "cells": len(found.judged), "of": len(wanted), "passes": found.passes,
+        "grid_passes": found.grid_passes, "map": str(run_.folder / "map.png"),
+    }  # fmt: skip
 
 
 def choose(judged: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -150,23 +128,37 @@ def choose(judged: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return max(judged, key=lambda r: (round(r["accuracy"], 9), -round(r["loss"], 9), -r["share"], -r["pool"]))
 
 
-def _draw(config: Config, backbone: Backbone, judged: list[dict[str, Any]], best: dict[str, Any], out: Path) -> None:
-    blocks = sorted({r["block"] for r in judged})
-    steps = sorted({r["t"] for r in judged}, key=lambda t: -1 if t is None else t)
-    pools = sorted({r["pool"] for r in judged})
-    panels = {f"pool {p}": np.full((len(blocks), len(steps)), np.nan) for p in pools}
-    for r in judged:
-        panels[f"pool {r['pool']}"][blocks.index(r["block"]), steps.index(r["t"])] = r["accuracy"]
+def _draw(
+    config: Config, backbone: Backbone, wanted: Sequence[Cell], found: Found, best: dict[str, Any], out: Path
+) -> None:
+    """The map of the grid; what was not judged stays empty, what was only looked at has a pale number."""
+    blocks = sorted({cell.tap.block for cell in wanted})
+    steps = sorted({cell.tap.t for cell in wanted}, key=lambda t: -1 if t is None else t)
+    pools = sorted({cell.pool for cell in wanted})
+
+    def panels(records: Sequence[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
+        shown = {f"pool {p}": np.full((len(blocks), len(steps)), np.nan) for p in pools}
+        for r in records:
+            shown[f"pool {r['pool']}"][blocks.index(r["block"]), steps.index(r["t"])] = r["accuracy"]
+        return shown
+
     names = [f"{b}  {backbone.block(b).name}" for b in blocks]
     labels = ["clean" if t is None else f"{number_text(t)}\n{backbone.sigma(t):.2g}" for t in steps]
     ring = (f"pool {best['pool']}", blocks.index(best["block"]), steps.index(best["t"]))
     few = f", {config.shots} labels a class" if config.shots else ""
-    plots.selection_map(panels, names, labels, ring, f"{config.head} probe on val of {config.data}{few}", out)
+    title = f"{config.head} probe on val of {config.data}{few}"
+    if found.looked:
+        title += "\nhatched: not judged; pale numbers: looked at on a part of the rows"
+    plots.selection_map(panels(found.judged), names, labels, ring, title, out, looked=panels(found.looked))
 
 
 def _told(facts: dict[str, Any]) -> str:
     noise = "" if facts["t"] is None else f", t = {number_text(facts['t'])} (σ = {facts['sigma']:.2g})"
-    return (
+    told = (
         f"block {facts['block']} ({facts['name']}){noise}, pool {facts['pool']}: {100 * facts['accuracy']:.1f} % of "
-        f"{facts['n']} val images, the best of {facts['cells']} cells."
+        f"{facts['n']} val images, the best of {facts['cells']} cells"
     )
+    if facts.get("passes", 0) == facts.get("grid_passes", 0):
+        return f"{told}."
+    share = facts["passes"] / facts["grid_passes"]
+    return f"{told} that were judged of {facts['of']}, with {100 * share:.0f} % of the grid's forward passes."

@@ -55,7 +55,7 @@ def run(config: Config) -> Outcome:
     looks = _judge_samples(out / "sample", config.num)
     plots.side_by_side([out / "sample" / "grid.png", out / "select-shots" / "map.png"], out / "demo.png")
     page = report.run(report.Config(tuple(out / name for name in plan), out / "report")).facts["page"]
-    scores = [s for name in STAGES["classify test"] for s in results.read(out / name)]
+    scores = [s for name in STAGES["classify test"] for s in results.read(out / name) if s.name == "top1"]
     seconds = time.monotonic() - started
     facts = {
         "page": page, "seconds": round(seconds, 1),
@@ -94,7 +94,7 @@ def _plan(config: Config) -> dict[str, Part]:
     def test(name: str, chosen: str, **settings: Any) -> Part:
         store: dict[str, Any] = {"seeds": config.seeds, "features": out / "probe" / "features"}
         return Part(
-            probe, probe.Config(model, DATA, out / name, out / chosen, head=HEADS, **store, **settings, **shared)
+            probe, probe.Config(model, DATA, out / name, choice=out / chosen, head=HEADS, **store, **settings, **shared)
         )
 
     return {

@@ -1,0 +1,53 @@
+"""A part of a data set's rows, to try things on."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import noise
+from twofold.datasets.base import Dataset, Rows
+
+PARTED = ("train", "val")
+
+
+@final
+class Part(Dataset):
+    """At most a share of each class of train and val, drawn by the seed; images keep their numbers, and so their noise.
+
+    Args:
+        inner: the data set.
+        share: of each class.
+        seed: of the drawing.
+        least: images of each class of train in any case; of val it is one.
+    """
+
+    def __init__(self, inner: Dataset, share: float, seed: int, *, least: int) -> None:
+        self._inner, self._share, self._seed, self._least = inner, share, seed, least
+        self.name, self.classes = inner.name, inner.classes
+        self.image_size, self.channels, self.skipped = inner.image_size, inner.channels, inner.skipped
+        told = hashlib.sha256(inner.fingerprint.encode())
+        for split in PARTED:
+            told.update(self._rows(inner.build(split).labels, split).tobytes())
+        self.fingerprint = told.hexdigest()[:16]
+
+    def image_name(self, index: int) -> str:
+        """As the whole data set calls it."""
+        return self._inner.image_name(index)
+
+    def build(self, split: str) -> Rows:
+        """The rows of a split that are in it."""
+        whole = self._inner.build(split)
+        rows = self._rows(whole.labels, split)
+        return Rows(whole.labels[rows], whole.index[rows], lambda wanted: whole.read(rows[np.asarray(wanted)]))
+
+    def _rows(self, labels: NDArray[np.int64], split: str) -> NDArray[np.int64]:
+        least, kept = self._least if split == "train" else 1, []
+        for label in np.unique(labels):
+            own = np.flatnonzero(labels == label)
+            chance = noise.generator(self._seed, int(label), draw=2, purpose=noise.SHOTS)
+            kept.append(chance.permutation(own)[: max(least, int(self._share * len(own)))])
+        return np.sort(np.concatenate(kept))

@@ -1,0 +1,71 @@
+"""The features that heads read: a table; rows of several cells or draws beside one another; several maps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from twofold import places
+from twofold.datasets import base as datasets
+from twofold.datasets.base import Dataset
+from twofold.heads import base as heads
+from twofold.records import Cell
+from twofold.steps import _fill, _spread, _views
+from twofold.steps._rows import Place, Row
+from twofold.store import Store, Table
+
+Tables = dict[str, Table]
+
+
+def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, folder: str) -> list[Tables]:
+    """For every head that votes the splits of its features and the views of train, with the noise of one seed.
+
+    Args:
+        place, dataset, row: what is read, and how.
+        seed: of the noise; seeds `seed + seeds`, `seed + 2 seeds` .. are those of further draws that stand apart.
+        seeds: how many seeds there are in all.
+        folder: for the stores, which are filled where they lack.
+    """
+    apart = row.cells[0].tap.t is not None and place.draws_as == "concatenate"
+    noises = [seed + k * seeds for k in range(place.draws)] if apart else [seed]
+    reading = replace(place, draws=1) if apart else place
+    stores = [_store(replace(reading, seed=noise), dataset, row, folder) for noise in noises]
+    return [_joined(stores, cells, _splits(place)) for cells in row.voters]
+
+
+def _splits(place: Place) -> tuple[str, ...]:
+    """The three splits, and the views of train."""
+    return (*datasets.SPLITS, *_views.splits(place.views))
+
+
+def _store(place: Place, dataset: Dataset, row: Row, folder: str) -> Store:
+    """The store of a row's features with the noise of one seed."""
+    part = f"seed{place.seed}"
+    if row.cells[0].tap.t is None:
+        # Features without noise are the same for every seed.
+        place, part = replace(place, seed=0, draws=1, label=None), "clean"
+    where = places.within(folder, f"{row.backbone.identity}-{part}")
+    store = _fill.open_store(where, row.backbone, dataset, place)
+    _spread.fill(store, row.backbone, dataset, _splits(place), row.cells, place)
+    return store
+
+
+def _joined(stores: Sequence[Store], cells: Sequence[Cell], splits: Sequence[str] = datasets.SPLITS) -> Tables:
+    """What one head reads of each split."""
+    parts = {split: [store.read(split, cell) for store in stores for cell in cells] for split in splits}
+    if len(parts["train"]) == 1:
+        return {split: tables[0] for split, tables in parts.items()}
+    if cells[0].pool == 0:
+        names = [str(cell) for cell in cells]
+        return {
+            split: replace(t[0], x=heads.side_by_side(dict(zip(names, (one.x for one in t), strict=True))))
+            for split, t in parts.items()
+        }
+    # Brought to one mean variance on train, so that none drowns the others.
+    factors = [np.float32(1 / max(float(table.x.var(0).mean()) ** 0.5, 1e-12)) for table in parts["train"]]
+    return {
+        split: replace(t[0], x=np.concatenate([one.x * f for one, f in zip(t, factors, strict=True)], 1))
+        for split, t in parts.items()
+    }

@@ -1,0 +1,210 @@
+"""Heads fitted on train, settled on val, and what they answer on test: kept for every image, so that it can be paired.
+
+RUN/predictions/<row>-<head>.npz     arrays of numbers and text, no pickles; see `Predictions`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import files
+from twofold.errors import BadRun
+from twofold.heads import base as heads
+from twofold.heads.base import Head
+from twofold.steps import _shots
+from twofold.store import Table
+
+FOLDER = "predictions"
+Tables = dict[str, Table]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What heads of S seeds answer on N test images.
+
+    Attributes:
+        index: int64 [N], the images' numbers.
+        labels: int64 [N].
+        seeds: int64 [S].
+        predicted: int64 [S, N], the likeliest label.
+        confidence: float32 [S, N], its probability.
+        rank: int64 [S, N], how many classes are held at least as likely as the right one, which is not counted.
+        classes: int64, how many classes the heads know.
+        val: float64 [S], accuracy on val.
+        chosen: text [S], what val chose, as JSON.
+    """
+
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    seeds: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    rank: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    val: NDArray[np.float64]
+    chosen: NDArray[np.str_]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """[S, N]."""
+        right: NDArray[np.bool_] = self.predicted == self.labels
+        return right
+
+    def save(self, path: Path) -> None:
+        """Write the whole file at once."""
+        with files.replacing(path) as temporary:
+            np.savez_compressed(temporary, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+
+def load(path: Path) -> Predictions:
+    """Read what `save` wrote; nothing in the file is executed."""
+    try:
+        with path.open("rb") as file, files.undamaged(path, ""), np.load(file, allow_pickle=False) as found:
+            return _checked(Predictions(**{f.name: found[f.name] for f in fields(Predictions)}))
+    except (zipfile.BadZipFile, EOFError, OSError, BadRun) as error:
+        raise BadRun(
+            f"{path} cannot be read: {error or 'it ends early'}. Make its run again in another folder."
+        ) from error
+
+
+def _checked(found: Predictions) -> Predictions:
+    shape = (len(found.seeds), len(found.labels))
+    same = {found.predicted.shape, found.confidence.shape, found.rank.shape} == {shape}
+    if not same or found.index.shape != found.labels.shape or found.val.shape != found.seeds.shape:
+        raise ValueError("its arrays do not fit one another")
+    return found
+
+
+def path_of(folder: Path, row: str, head: str) -> Path:
+    """Where the predictions of a row and head stand in a run; settings behind a head's name make another file."""
+    name = head.partition("?")[0]
+    told = hashlib.sha256(f"{row} {head}".encode()).hexdigest()[:8]
+    plain = re.sub(r"[^A-Za-z0-9.]+", "_", row).strip("_")[-40:]
+    return folder / FOLDER / f"{plain}-{name}-{told}.npz"
+
+
+Keep = Callable[[Head, dict[str, Any], float], None]
+
+
+def run(
+    read: Callable[[int], Sequence[Tables]], head: str, shots: int, seeds: Sequence[int], keep: Keep | None = None
+) -> Predictions:
+    """Fit, choose, open test, for every seed.
+
+    Args:
+        read: gives for a seed the tables of train, val and test that each voting head reads; one seed's at a time.
+        head: name of the head.
+        shots: labels a class; 0 for all.
+        seeds: of noise and shots.
+        keep: is given the fitted head of the first seed, what val chose, and its accuracy on val.
+    """
+    return _joined(
+        seeds, [_answered(read(seed), head, shots, seed, keep if seed == seeds[0] else None) for seed in seeds]
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """What the heads of one seed answer on test [N]; see `Predictions`."""
+
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    confidence: NDArray[np.float32]
+    rank: NDArray[np.int64]
+    classes: int
+    val: float
+    chosen: str
+
+
+def _joined(seeds: Sequence[int], answers: Sequence[_Answer]) -> Predictions:
+    per_seed = {name: np.stack([getattr(a, name) for a in answers]) for name in ("predicted", "confidence", "rank")}
+    val, chosen = np.array([a.val for a in answers]), np.array([a.chosen for a in answers])
+    first = answers[0]
+    return Predictions(
+        first.index, first.labels, np.array(seeds), **per_seed, classes=np.array(first.classes), val=val, chosen=chosen
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Trial:
+    """A fitted head, what val chose, and its scores [N, K] on val (before refitting) and on test."""
+
+    head: Head
+    choice: dict[str, Any]
+    val: NDArray[Any]
+    val_labels: NDArray[np.int64]
+    test: NDArray[Any]
+
+
+def _trial(tables: Tables, name: str, shots: int, seed: int) -> _Trial:
+    """Fit, choose, open test.
+
+    With all labels the head is fitted again on train and val once val has chosen its strength. With K shots it
+    learns from K rows a class of train, and val has K a class too: more would be labels that are not paid for.
+    """
+    val, test = tables["val"], tables["test"]
+    views = [table for split, table in tables.items() if split.startswith("train")]
+    rows = _shots.draw(views[0].y, shots, seed) if shots else slice(None)
+    train = _stacked([_take(view, rows) for view in views])
+    if shots:
+        val = _take(val, _shots.at_most(val.y, shots, seed))
+    chosen = heads.load(name).fit(train.x, train.y, val=(val.x, val.y))
+    final = chosen
+    if not shots:
+        x, y = np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y])
+        final = chosen.settled().fit(x, y)
+    return _Trial(final, chosen.choice, chosen.scores(val.x), val.y, final.scores(test.x))
+
+
+def _take(table: Table, rows: NDArray[np.int64] | slice) -> Table:
+    return replace(table, x=table.x[rows], y=table.y[rows], index=table.index[rows])
+
+
+def _stacked(tables: Sequence[Table]) -> Table:
+    """Rows under rows."""
+    if len(tables) == 1:
+        return tables[0]
+    return Table(*(np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y", "index")))
+
+
+def _mean(voters: Sequence[_Trial], split: str) -> NDArray[np.float64]:
+    """Class probabilities [N, K], averaged over heads."""
+    mean: NDArray[np.float64] = np.mean([one.head.probabilities(getattr(one, split)) for one in voters], 0)
+    return mean
+
+
+def _ranked(voters: Sequence[_Trial], split: str) -> NDArray[Any]:
+    """What decides: one head's own scores, whose order probabilities may lose where they are 0, else the votes."""
+    return getattr(voters[0], split) if len(voters) == 1 else _mean(voters, split)
+
+
+def _accuracy(voters: Sequence[_Trial]) -> float:
+    answers = voters[0].head.classes_[_ranked(voters, "val").argmax(1)]
+    return float((answers == voters[0].val_labels).mean())
+
+
+def _answered(voters: Sequence[Tables], head: str, shots: int, seed: int, keep: Keep | None) -> _Answer:
+    """Likeliest label, its probability, and the right label's rank; a class that no head knows is last."""
+    trials = [_trial(tables, head, shots, seed) for tables in voters]
+    if keep is not None:
+        keep(trials[0].head, trials[0].choice, _accuracy(trials))
+    index, labels = voters[0]["test"].index, voters[0]["test"].y
+    classes, ranked = trials[0].head.classes_, _ranked(trials, "test")
+    rows, first = np.arange(len(labels)), ranked.argmax(1)
+    confidence = _mean(trials, "test")[rows, first].astype(np.float32)
+    known = np.isin(labels, classes)
+    own = ranked[rows, np.searchsorted(classes, np.where(known, labels, classes[0]))]
+    rank = np.where(known, (ranked >= own[:, None]).sum(1) - 1, len(classes)).astype(np.int64)
+    chosen = json.dumps([t.choice for t in trials] if len(trials) > 1 else trials[0].choice)
+    return _Answer(index, labels, classes[first], confidence, rank, len(classes), _accuracy(trials), chosen)
