@@ -18,7 +18,7 @@ FLOORS = [
     {"noise", "pooling", "arrays", "store", "upkeep", "results", "runs", "plots", "_progress"},
     {"backbones", "datasets", "heads", "analyses"},
     {"steps"},
-    {"workflows"},
+    {"workflows", "estimators"},
     {"cli"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

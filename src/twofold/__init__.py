@@ -5,6 +5,7 @@
     backbone = twofold.load_backbone("run:DIR")
     data = twofold.load_dataset("digits")
     store = twofold.load_store(Path("DIR"))
+    classifier = twofold.DiffusionClassifier("run:DIR", "mid", t=30).fit(images, labels)
 
 Names are imported when they are first used, so that `import twofold` costs nothing.
 """
@@ -18,13 +19,24 @@ if TYPE_CHECKING:
     from twofold.backbones.base import load as load_backbone
     from twofold.datasets.base import load as load_dataset
     from twofold.errors import TwofoldError, UserError
+    from twofold.estimators import DiffusionClassifier, DiffusionFeatures
     from twofold.store import load as load_store
 
 __version__ = "0.1.0"
 
-__all__ = ["TwofoldError", "UserError", "load_backbone", "load_dataset", "load_store"]
+__all__ = [
+    "DiffusionClassifier",
+    "DiffusionFeatures",
+    "TwofoldError",
+    "UserError",
+    "load_backbone",
+    "load_dataset",
+    "load_store",
+]
 
 _HOMES = {
+    "DiffusionClassifier": ("twofold.estimators", "DiffusionClassifier"),
+    "DiffusionFeatures": ("twofold.estimators", "DiffusionFeatures"),
     "TwofoldError": ("twofold.errors", "TwofoldError"),
     "UserError": ("twofold.errors", "UserError"),
     "load_backbone": ("twofold.backbones.base", "load"),

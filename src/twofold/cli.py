@@ -22,7 +22,10 @@ from twofold.errors import BadSetting, TwofoldError, UserError, unknown
 from twofold.records import Outcome
 
 # In the order in which a newcomer meets them.
-ORDER = ("demo", "data", "pretrain", "sample", "blocks", "convert", "extract", "store", "select", "probe", "report")
+ORDER = (
+    "demo", "data", "pretrain", "sample", "blocks", "convert", "extract", "store", "select", "probe", "finetune",
+    "predict", "report",
+)  # fmt: skip
 
 SHARED = {
     "--config": "TOML file with settings; flags override it",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from twofold import registry
 from twofold.errors import BadData, NotFitted, UserError
-from twofold.heads import _training, base
+from twofold.heads import _saving, _training, base
 from twofold.heads._trained import Trained
 from twofold.heads.base import Head
 
@@ -148,6 +150,21 @@ def test_settled_keeps_what_val_chose(head: Head, blobs: tuple[np.ndarray, np.nd
     again = head.settled().fit(x[:80], y[:80])
     assert again.choice == head.choice
     np.testing.assert_allclose(again.scores(x), head.scores(x), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_saved_and_restored_gives_the_same_scores(
+    name: str, head: Any, blobs: tuple[np.ndarray, np.ndarray]
+) -> None:
+    """Through the bytes of a safetensors file and of JSON; nothing that `fit` learned is lost."""
+    x, y = blobs
+    head.fit(x[:80], y[:80], val=(x[80:], y[80:]))
+    tensors, told = _saving.learned(getattr(head, "_inner", head))
+    kept, text = safetensors.torch.save(tensors), json.dumps(told)
+    again = _saving.restored(name, safetensors.torch.load(kept), json.loads(text))
+    again = OnMaps(again) if again.maps or again.several else again
+    np.testing.assert_array_equal(again.scores(x), head.scores(x))
+    assert again.classes_.tolist() == [2, 5, 9] and again.choice == head.choice
+    assert again.settled().fit(x, y).classes_.tolist() == [2, 5, 9]
 
 
 def test_the_loss_of_answers_that_are_right_and_sure_is_small(head: Head, blobs: tuple[np.ndarray, np.ndarray]) -> None:

@@ -104,6 +104,18 @@ class DiffusionNetwork(DiffusionBackbone):
         labels: Tensor | None = None,
     ) -> dict[BlockName, Tensor]:
         """See `Backbone.features`."""
+        return self.maps(x, t, blocks, noise, labels)
+
+    def maps(
+        self,
+        x: Tensor,
+        t: float | Tensor | None,
+        blocks: Sequence[BlockName],
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+        added: Mapping[int, Tensor] | None = None,
+    ) -> dict[BlockName, Tensor]:
+        """See `DiffusionBackbone.maps`."""
         if t is None:
             raise BadSetting(f"{self.name} is a diffusion model: it reads features at a noise step. Give --t.")
         wanted = [self._places[self.block(b).name] for b in blocks]
@@ -111,8 +123,17 @@ class DiffusionNetwork(DiffusionBackbone):
             return {}
         x = x if noise is None else self.noised(x, t, noise)
         steps = self.native(t, len(x))
-        found = _taps.read(wanted, lambda: self._predict(x, steps, labels))
+        extra = [(self._places[self.block(b).name], map_) for b, map_ in (added or {}).items()]
+        # First the sums are formed, then they are read.
+        with _taps.adding(extra):
+            found = _taps.read(wanted, lambda: self._predict(x, steps, labels))
         return dict(zip(blocks, found, strict=True))
+
+    def weights(self, block: BlockName) -> dict[str, nn.Parameter]:
+        """See `DiffusionBackbone.weights`."""
+        place = self._places[self.block(block).name]
+        run = _taps.without_weights(self.network, self._one())
+        return _taps.touched(self.network, lambda: _taps.read([place], run))
 
     @torch.no_grad()
     def denoise(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from twofold.pooling import as_map
 from twofold.records import Block, Cost
 
-Hook = Callable[[nn.Module, object, object], None]
+Hook = Callable[[nn.Module, object, object], object]  # what it gives, if anything, takes the output's place
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Place:
         found = output[self.part] if isinstance(output, tuple) else output
         assert isinstance(found, torch.Tensor)
         return found
+
+    def replaced(self, output: object, features: Tensor) -> object:
+        """The module's output with other features in it."""
+        if not isinstance(output, tuple):
+            return features
+        return (*output[: self.part], features, *output[self.part + 1 :])
 
 
 class _DeepestReached(Exception):
@@ -76,6 +82,30 @@ def hooked(hooks: Sequence[tuple[nn.Module, Hook]]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def adding(maps: Sequence[tuple[Place, Tensor]]) -> AbstractContextManager[None]:
+    """For the length of a block a map [B, C, h, w] is added to each place's output, brought to its size bilinearly."""
+
+    def add(place: Place, extra: Tensor) -> Hook:
+        def hook(_module: nn.Module, _inputs: object, output: object) -> object:
+            features = place.features(output)
+            fitting = extra
+            if extra.shape[-2:] != features.shape[-2:]:
+                fitting = nn.functional.interpolate(extra, features.shape[-2:], mode="bilinear", align_corners=False)
+            return place.replaced(output, features + fitting.to(features.dtype))
+
+        return hook
+
+    return hooked([(place.module, add(place, extra)) for place, extra in maps])
+
+
+def touched(network: nn.Module, forward: Callable[[], object]) -> dict[str, nn.Parameter]:
+    """The parameters, by name, of all modules of a network that a forward pass calls."""
+    seen: set[nn.Module] = set()
+    with hooked([(module, lambda m, *_: seen.add(m)) for module in network.modules()]):
+        forward()
+    return {name: p for name, p in network.named_parameters() if network.get_submodule(name.rpartition(".")[0]) in seen}
 
 
 def compile_each(modules: Sequence[nn.Module]) -> None:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from twofold.backbones._processes import Process
 
@@ -173,6 +173,27 @@ class DiffusionBackbone(Backbone):
     schedule: dict[str, Any]
     sample_shape: tuple[int, int, int]
     classes: int
+
+    @abstractmethod
+    def maps(
+        self,
+        x: Tensor,
+        t: float | Tensor | None,
+        blocks: Sequence[BlockName],
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+        added: Mapping[int, Tensor] | None = None,
+    ) -> dict[BlockName, Tensor]:
+        """As `features`, but gradients flow: to weights that want them, and to what is added on the way.
+
+        Args:
+            x, t, blocks, noise, labels: see `Backbone.features`.
+            added: maps [B, C, h, w] that are added to the outputs of blocks, and so go on to all that reads these.
+        """
+
+    @abstractmethod
+    def weights(self, block: BlockName) -> dict[str, nn.Parameter]:
+        """The network's weights that a pass up to a block reads, by name."""
 
     @abstractmethod
     def denoise(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from twofold import noise, pooling, runs, store
 from twofold.backbones import base as backbones
@@ -29,6 +31,7 @@ from twofold.steps._sharing import Work
 from twofold.store import Store
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 log = logging.getLogger("twofold")
@@ -59,15 +62,21 @@ class Reading(Settings):
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
     compile: bool = setting(False, help="compile the network's inner blocks; pays on a GPU", identity=False)
 
+    @property
+    def alone(self) -> Reading:
+        """These settings without those of the verb that has them."""
+        return Reading(**{f.name: getattr(self, f.name) for f in fields(Reading)})
+
     def load(self, model: str) -> Backbone:
         """The backbone of a MODEL string, where and as these settings say."""
         backbone = backbones.load(
             model, device=self.device or runs.own_gpu(), precision=self.precision, compile=self.compile
         )
-        self._check_label(backbone)
+        self.check_label(backbone)
         return backbone
 
-    def _check_label(self, backbone: Backbone) -> None:
+    def check_label(self, backbone: Backbone) -> None:
+        """Raise `BadSetting` where the model knows no such class."""
         classes = backbone.classes if isinstance(backbone, DiffusionBackbone) else 0
         if self.label is not None and not classes:
             raise BadSetting(f"{backbone.name} knows no classes, so a label means nothing to it. Leave --label out.")
@@ -179,6 +188,17 @@ def batch(backbone: Backbone, wanted: Sequence[Cell], reading: Reading) -> int:
     return size
 
 
+def read(backbone: Backbone, rows: Rows, cell: Cell, reading: Reading) -> NDArray[np.float32]:
+    """The features of all rows in memory, without a store: float32 [N, D] or [N, C, h, w]."""
+    work = Work("", 0, np.arange(len(rows)), rows, cell.tap.t, (cell,))
+    size = batch(backbone, [cell], reading)
+    with runs.progress(len(rows), "features") as bar:
+        batches = ahead(_batches(backbone, [work], reading, size, keep=False))
+        found = _compute(backbone, work, batches, reading, bar)
+    features: NDArray[np.float32] = found[0][1]
+    return features
+
+
 @dataclass(frozen=True, eq=False)
 class _Batch:
     """Prepared images [B, C, h, w] of some of a chunk's rows, and the noise of each draw (None: no noise)."""
@@ -199,7 +219,7 @@ def plan(
 def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Sequence[Cell]) -> list[Work]:
     target.begin_split(split, rows.labels, rows.index)
     for cell in wanted:
-        target.begin_cell(split, cell, _row_shape(backbone, cell), _about(backbone, cell))
+        target.begin_cell(split, cell, row_shape(backbone, cell), _about(backbone, cell))
     lacking = {cell: set(target.missing(split, cell)) for cell in wanted}
     found = []
     for number, positions in enumerate(target.chunk_rows(split)):
@@ -210,7 +230,8 @@ def _plan(target: Store, backbone: Backbone, rows: Rows, split: str, wanted: Seq
     return found
 
 
-def _row_shape(backbone: Backbone, cell: Cell) -> tuple[int, ...]:
+def row_shape(backbone: Backbone, cell: Cell) -> tuple[int, ...]:
+    """The shape of one image's features: (D,), or (C, h, w) of a map that is kept."""
     block = backbone.block(cell.tap.block)
     if cell.pool == 0:
         return (block.channels, block.size, block.size)

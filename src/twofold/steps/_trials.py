@@ -93,7 +93,12 @@ def path_of(folder: Path, row: str, head: str) -> Path:
     return folder / FOLDER / f"{plain}-{name}-{told}.npz"
 
 
-def run(read: Callable[[int], Sequence[Tables]], head: str, shots: int, seeds: Sequence[int]) -> Predictions:
+Keep = Callable[[Head, dict[str, Any], float], None]
+
+
+def run(
+    read: Callable[[int], Sequence[Tables]], head: str, shots: int, seeds: Sequence[int], keep: Keep | None = None
+) -> Predictions:
     """Fit, choose, open test, for every seed.
 
     Args:
@@ -101,8 +106,11 @@ def run(read: Callable[[int], Sequence[Tables]], head: str, shots: int, seeds: S
         head: name of the head.
         shots: labels a class; 0 for all.
         seeds: of noise and shots.
+        keep: is given the fitted head of the first seed, what val chose, and its accuracy on val.
     """
-    return _joined(seeds, [_answered(read(seed), head, shots, seed) for seed in seeds])
+    return _joined(
+        seeds, [_answered(read(seed), head, shots, seed, keep if seed == seeds[0] else None) for seed in seeds]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,9 +194,11 @@ def _accuracy(voters: Sequence[_Trial]) -> float:
     return float((answers == voters[0].val_labels).mean())
 
 
-def _answered(voters: Sequence[Tables], head: str, shots: int, seed: int) -> _Answer:
+def _answered(voters: Sequence[Tables], head: str, shots: int, seed: int, keep: Keep | None) -> _Answer:
     """Likeliest label, its probability, and the right label's rank; a class that no head knows is last."""
     trials = [_trial(tables, head, shots, seed) for tables in voters]
+    if keep is not None:
+        keep(trials[0].head, trials[0].choice, _accuracy(trials))
     index, labels = voters[0]["test"].index, voters[0]["test"].y
     classes, ranked = trials[0].head.classes_, _ranked(trials, "test")
     rows, first = np.arange(len(labels)), ranked.argmax(1)

@@ -157,8 +157,22 @@ def _predictions(config: Config, run_: Run, dataset: Dataset, row: Row, head: st
         seeds = range(config.seed, config.seed + config.seeds)
         folder = config.features or str(config.out / "features")
         read = partial(_tables.read, config, dataset, row, seeds=config.seeds, folder=folder)
-        _trials.run(read, head, config.shots, seeds).save(path)
+        one_place = len(row.cells) == 1 and (config.draws == 1 or config.draws_as == "average")
+        keep = partial(_keep, config, dataset, row, head) if one_place and not row.control else None
+        _trials.run(read, head, config.shots, seeds, keep).save(path)
     return _trials.load(path)
+
+
+def _keep(
+    config: Config, dataset: Dataset, row: Row, name: str, head: Head, choice: dict[str, Any], val: float
+) -> None:
+    """RUN/classifier, for `twofold predict`: the network with the head that is best on val, of the first seed."""
+    from twofold.steps import _classifier
+
+    labels = np.array(dataset.classes)[head.classes_]
+    about = {"data": config.data, "shots": config.shots, "val": val, "chosen": choice}
+    fitted = (config.model, row.backbone.fingerprint, row.cells[0], config.alone, name, head, labels, about)
+    _classifier.keep_best(_classifier.Classifier(*fitted), config.out / "classifier")
 
 
 def _measured(config: Config, dataset: Dataset, row: Row, head: str, found: Predictions) -> list[Score]:

@@ -1,0 +1,206 @@
+"""Train a head through a network: streaming with augmentation, every weight, or with feedback (DifFeed)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from twofold import results, runs
+from twofold.backbones import base as backbones
+from twofold.backbones.base import Backbone, DiffusionBackbone
+from twofold.datasets import base as datasets
+from twofold.datasets.base import Dataset
+from twofold.errors import BadSetting
+from twofold.heads import base as heads
+from twofold.records import Cell, Outcome, Score
+from twofold.runs import Run
+from twofold.settings import Settings, setting
+from twofold.steps import _epochs, _fill
+
+if TYPE_CHECKING:
+    from twofold.heads._trained import Trained
+    from twofold.steps._tuner import Tuner
+
+log = logging.getLogger("twofold")
+
+MODES = ("frozen", "full", "difffeed")
+RECIPES = ("strong", "paper")
+# Peak learning rates: PAPER.md 2 for the released code's; ours where AdamW has a warm-up.
+RATES = {
+    "paper": {"frozen": 1e-2, "full": 1e-3, "difffeed": 1e-2},
+    "strong": {"frozen": 1e-3, "full": 3e-4, "difffeed": 1e-3},
+}
+BATCHES = {"frozen": 128, "full": 64, "difffeed": 16}
+HEADS = {"frozen": "linear", "full": "linear", "difffeed": "attention?tokenizer=p2"}
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """Settings of `twofold finetune`."""
+
+    model: str = setting(help=backbones.MODEL_HELP)
+    data: str = setting(help="data set to classify")
+    out: Path = setting(help="folder of the run: results.jsonl, metrics.jsonl, best.safetensors", identity=False)
+    block: str = setting(help="block number or name whose features the head reads")
+    mode: str = setting(
+        "full", help="frozen: a head alone; full: every weight up to the block; difffeed: feedback nets", choices=MODES
+    )
+    t: float | None = setting(None, help="noise step in the model's own unit")
+    sigma: float | None = setting(None, help="noise-to-signal ratio instead of --t")
+    pool: int | None = setting(
+        None, help="side of the grid that maps are averaged to; none: 1, or 0 for heads of maps", least=0, most=8192
+    )
+    head: str | None = setting(
+        None, none="linear, for difffeed attention?tokenizer=p2", help="head trained by gradients"
+    )
+    recipe: str = setting("strong", help="AdamW with a cosine, or the released code's plain SGD", choices=RECIPES)
+    epochs: int = setting(28, help="passes over the images", least=1, most=10**6)
+    batch: int | None = setting(
+        None, none="128, for full 64, for difffeed 16", help="images an update", least=2, most=10**6
+    )
+    rates: tuple[float, ...] | None = setting(
+        None, none="what the recipe says", help="peak learning rates, of which val chooses", least=0, most=10**6
+    )
+    augment: tuple[str, ...] = setting(
+        ("crop", "flip"), help="what happens to images of train", choices=_epochs.AUGMENTATIONS, alone="none"
+    )
+    seed: int = setting(0, help="seed of first weights, order, augmentation and noise", least=0, most=2**63 - 1)
+    device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
+    precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
+
+
+def run(config: Config) -> Outcome:
+    """Train, choose rate and epoch on val, open test once; a second run tells the same again."""
+    head = _head(config)
+    dataset = datasets.load(config.data)
+    datasets.check_classes(dataset)
+    backbone = backbones.load(config.model, device=config.device, precision=_weights_format(config))
+    cell = _cell(config, backbone, head)
+    pairs = _pairs(config, backbone)
+    made_from = {"model": backbone.fingerprint, "data": dataset.fingerprint}
+    with runs.opened(config.out, "finetune", config, made_from) as run_:
+        if run_.finished is None:
+            _train(config, run_, dataset, backbone, cell, head, pairs)
+        (score,) = results.read(run_.folder, {"trained": int, "chosen": dict})
+    return Outcome({"scores": [score.record()]}, _told(config, score))
+
+
+def _head(config: Config) -> Trained:
+    """The head, which must be one that gradients train."""
+    name = config.head or HEADS[config.mode]
+    head = heads.load(name)
+    from twofold.heads._trained import Trained
+
+    if not isinstance(head, Trained):
+        raise BadSetting(f"--head {name} is not trained by gradients. `twofold probe` fits it on frozen features.")
+    if head.several:
+        raise BadSetting(f"--head {name} reads several maps side by side; finetune reads one. `twofold probe` has it.")
+    if config.pool is not None and head.maps is not (config.pool == 0):
+        what = "maps: give --pool 0, or leave --pool out" if head.maps else "pooled rows: give --pool 1 or more"
+        raise BadSetting(f"The head {name} reads {what}.")
+    return head
+
+
+def _weights_format(config: Config) -> str:
+    """Weights that are trained stay in single precision, whatever they compute in."""
+    return "fp32" if config.mode == "full" else config.precision
+
+
+def _cell(config: Config, backbone: Backbone, head: Trained) -> Cell:
+    diffusion = isinstance(backbone, DiffusionBackbone)
+    if config.mode != "frozen" and not diffusion:
+        raise BadSetting(f"--mode {config.mode} needs a diffusion model; {config.model} is none. Give --mode frozen.")
+    if config.block == "all":
+        raise BadSetting("finetune --block must be one block, not all. `twofold select` finds the best of all.")
+    if diffusion and config.t is None and config.sigma is None:
+        raise BadSetting(f"{config.model} is a diffusion model: give --t or --sigma with --block.")
+    t, sigma = (None if v is None else (v,) for v in (config.t, config.sigma))
+    pool = (0 if head.maps else 1) if config.pool is None else config.pool
+    return _fill.cells(backbone, (config.block,), _fill.steps(backbone, t, sigma), (pool,))[0]
+
+
+def _pairs(config: Config, backbone: Backbone) -> dict[int, int]:
+    """Where feedback goes."""
+    from twofold.steps import _through
+
+    return _through.mirror_pairs(backbone) if config.mode == "difffeed" else {}
+
+
+def _train(
+    config: Config, run_: Run, dataset: Dataset, backbone: Backbone, cell: Cell, head: Trained, pairs: dict[int, int]
+) -> None:
+    """Everything that writes: checkpoints while it trains, then weights, one score, and that it is done."""
+    from twofold.steps import _through, _tuner
+    from twofold.steps._epochs import Stream
+
+    rates = config.rates or (RATES[config.recipe][config.mode],)
+    batch = config.batch or BATCHES[config.mode]
+    lower = config.mode == "full" and backbones.place(config.device, config.precision).dtype.itemsize == 2
+    first = {name: w.detach().clone() for name, w in _own(config, backbone, cell).items()}
+
+    def tuner(rate: float) -> Tuner:
+        _restore(backbone, first)
+        network = _through.Through(backbone, cell, head, len(dataset.classes), config.mode, config.seed, pairs)
+        return _tuner.Tuner(network, config.recipe, config.epochs, rate, lower)
+
+    train, val, test = (
+        Stream(backbone, dataset.build(split), config.seed, batch, config.augment) for split in datasets.SPLITS
+    )
+    total = len(rates) * config.epochs * len(train.rows)
+    with runs.progress(total, f"{config.mode} on {dataset.name}") as bar:
+        chosen = _tuner.best_of(rates, tuner, train, val, run_.folder, bar)
+    final = tuner(chosen["rate"])
+    _tuner.load_best(final.network, run_.folder)
+    if not results.read(run_.folder):
+        trained = sum(p.numel() for p in final.trained)
+        results.append(run_.folder, [_score(config, backbone, cell, final.right(test), chosen, trained)])
+    if config.mode == "full" and isinstance(backbone, DiffusionBackbone) and (whole := backbone.pipeline()):
+        whole.save_pretrained(run_.folder)
+    run_.finish({"chosen": chosen})
+    (run_.folder / _tuner.STATE).unlink(missing_ok=True)
+
+
+def _own(config: Config, backbone: Backbone, cell: Cell) -> dict[str, Any]:
+    """The network's weights that are trained."""
+    if config.mode != "full" or not isinstance(backbone, DiffusionBackbone):
+        return {}
+    return dict(backbone.weights(cell.tap.block))
+
+
+def _restore(backbone: Backbone, first: dict[str, Any]) -> None:
+    """Bring the network's weights back to what they were, for the next learning rate."""
+    import torch
+
+    if first and isinstance(backbone, DiffusionBackbone):
+        last = backbone.weights(backbone.blocks[-1].number)
+        with torch.no_grad():
+            for name, value in first.items():
+                last[name].copy_(value)
+
+
+def _score(config: Config, backbone: Backbone, cell: Cell, right: Any, chosen: dict[str, Any], trained: int) -> Score:
+    low, high = results.bootstrap_interval(right)
+    about = {
+        "row": config.model, "control": False, "model": backbone.name, "data": config.data,
+        "head": f"{config.head or HEADS[config.mode]}, {config.mode}", "shots": 0, "cell": str(cell),
+        "block": backbone.block(cell.tap.block).name, "t": cell.tap.t, "sigma": backbone.sigma(cell.tap.t),
+        "pool": cell.pool, "chosen": chosen, "val": chosen["val"], "per_seed": [float(np.mean(right))],
+        "trained": trained, "mode": config.mode, "recipe": config.recipe,
+    }  # fmt: skip
+    return Score("top1", float(np.mean(right)), "test", len(right), (config.seed,), low, high, about)
+
+
+def _told(config: Config, score: Score) -> str:
+    chosen = score.about["chosen"]
+    rows = [
+        ("mode", "head", "trained weights", "rate", "epoch", "val, %", "top-1 on test, %", "n"),
+        (
+            config.mode, score.about["head"], f"{score.about['trained']:,}", f"{chosen['rate']:g}",
+            str(chosen["epoch"]), f"{100 * chosen['val']:.1f}", results.percent(score), str(score.n),
+        ),
+    ]  # fmt: skip
+    return results.table(rows)

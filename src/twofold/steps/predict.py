@@ -1,0 +1,82 @@
+"""Classify images with a network and a head that were fitted before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from twofold import results
+from twofold.errors import BadData
+from twofold.records import Outcome
+from twofold.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Config(Settings):
+    """Settings of `twofold predict`."""
+
+    images: tuple[Path, ...] = setting(
+        help="image files, and folders of them: everything below", positional=True, repeats=True
+    )
+    classifier: Path = setting(help="folder of the classifier: RUN/classifier of twofold probe, or a saved one")
+    top: int = setting(1, help="how many labels an image are told, the likeliest first", least=1, most=10**6)
+    model: str | None = setting(None, none="as the classifier says", help="where its network is, if it has moved")
+    device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one")
+    batch: int | None = setting(
+        None, none="auto", help="images a forward pass; auto: what memory allows", least=1, most=10**6
+    )
+
+
+def run(config: Config) -> Outcome:
+    """Labels and probabilities of every image, in the order given."""
+    from twofold.steps import _classifier, _images
+
+    paths = _paths(config.images)
+    classifier = _classifier.load(config.classifier, model=config.model, device=config.device, batch=config.batch)
+    found = classifier.probabilities(_images.listed(paths))
+    labels = [str(label) for label in classifier.labels]
+    told = [_told(path, row, labels, config.top) for path, row in zip(paths, found, strict=True)]
+    return Outcome({"classifier": str(config.classifier), "images": told}, _table(told))
+
+
+def _paths(given: Sequence[Path]) -> list[Path]:
+    """The image files named, and those below the folders named; headers are looked at before any work."""
+    from twofold.datasets import _decode, _files
+
+    found: list[Path] = []
+    for path in given:
+        inside = (
+            sorted(p for p in path.rglob("*") if p.is_file() and _files.is_image(p.name)) if path.is_dir() else [path]
+        )
+        if not path.exists():
+            raise BadData(f"{path} does not exist. Give image files, or folders of them.")
+        if not inside:
+            raise BadData(f"{path} holds no images ({', '.join(_decode.SUFFIXES)}). Give a folder with images.")
+        found += inside
+    for path in found:
+        _decode.header(path)
+    return found
+
+
+def _told(path: Path, probabilities: NDArray[np.float64], labels: Sequence[str], top: int) -> dict[str, Any]:
+    """One image as a JSON object; of equal probabilities the first class comes first."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    likeliest = {labels[k]: round(float(probabilities[k]), 6) for k in order}
+    return {"image": str(path), "label": labels[order[0]], "probabilities": likeliest}
+
+
+def _table(told: Sequence[dict[str, Any]]) -> str:
+    """A line an image: label and percent, as often as asked for."""
+    count = len(told[0]["probabilities"])
+    rows = [("image", *("label", "%") * count)]
+    for one in told:
+        pairs = one["probabilities"].items()
+        rows.append((one["image"], *(text for label, p in pairs for text in (label, f"{100 * p:.1f}"))))
+    return results.table(rows)

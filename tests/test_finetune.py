@@ -1,0 +1,283 @@
+"""Training through a network: what gets gradients, what a kill leaves, and what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from twofold import files, noise, results
+from twofold.backbones import _adm, _unet
+from twofold.backbones import base as backbones
+from twofold.backbones._network import DiffusionNetwork
+from twofold.backbones.base import DiffusionBackbone, Placement
+from twofold.datasets import base as datasets
+from twofold.heads import base as heads
+from twofold.records import Cell, Tap
+from twofold.steps import _epochs, _through, _tuner
+
+Command = Callable[..., tuple[int, str, str]]
+CELL = Cell(Tap(6, 30.0), 0)
+P2 = "attention?tokenizer=p2&width=16"
+
+
+@pytest.fixture
+def backbone(tiny_run: Path) -> DiffusionBackbone:
+    found = backbones.load(f"run:{tiny_run}", device="cpu", precision="fp32")
+    assert isinstance(found, DiffusionNetwork)
+    return found
+
+
+@pytest.fixture
+def batch(backbone: DiffusionBackbone) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rows = datasets.load("digits").build("train")
+    x = backbone.preprocess(rows.read(range(12)))
+    own = torch.from_numpy(noise.normal(0, rows.index[:12], x.shape[1:]))
+    return x, own, torch.from_numpy(rows.labels[:12])
+
+
+def through(backbone: Any, mode: str, cell: Cell = CELL, head: str = P2) -> _through.Through:
+    pairs = _through.mirror_pairs(backbone) if mode == "difffeed" else {}
+    return _through.Through(backbone, cell, heads.load(head), 10, mode, 0, pairs)  # type: ignore[arg-type]
+
+
+def loss(network: _through.Through, batch: Any) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(network(*batch[:2]), batch[2])
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+def test_difffeed_has_the_papers_pairs_and_parameters() -> None:
+    """P2 (PAPER.md 1.5), for 1000 classes on ADM-256: 27,786,216 of the head and 2,759,680 of the feedback."""
+    shape = _adm.Shape((256, 256, 512, 512, 1024, 1024), 2, (False,) * 3 + (True,) * 3, 256, 3, 6, 0, True, True)
+    unet = _unet.make(
+        _adm.config(shape, _adm.Heads(64, None, False), {"image_size": 256}), torch.float32, weights=False
+    )
+    adm = _unet.backbone(unet, DDPMScheduler(), Placement(torch.device("meta"), torch.float32), name="adm-256")
+    pairs = _through.mirror_pairs(adm)
+    assert pairs == {21: 17, 24: 14, 27: 11, 30: 8, 33: 5, 36: 2}
+    head = heads.load("attention?tokenizer=p2")
+    network = _through.Through(adm, Cell(Tap(24, 150.0), 0), head, 1000, "difffeed", 0, pairs)  # type: ignore[arg-type]
+    assert sum(p.numel() for p in network.feedback.parameters()) == 2_759_680
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 30_545_896
+
+
+def test_difffeed_adds_what_the_decoder_knew_to_its_mirrors(backbone: Any, batch: Any) -> None:
+    """Step by step (PAPER.md 1.5): sums after the encoder's blocks are also what its skip connections carry."""
+    network = through(backbone, "difffeed").eval()
+    assert network.pairs == {6: 4, 8: 2}
+    x, own, _ = batch
+    x_t = backbone.noised(x, 30, own)
+    known = backbone.features(x_t, 30, [6, 8])
+    extra = {e: network.feedback[str(b)](known[b]) for b, e in network.pairs.items()}
+    seen: dict[str, Any] = {}
+
+    def catch(module: Any, inputs: Any, output: Any) -> None:
+        seen["skips"] = inputs[0]
+
+    # The last ResBlock of the decoder reads what came up, and beside it block 2's output through its skip.
+    reader = backbone.network.up_blocks[1].resnets[0]
+    handle = reader.register_forward_hook(catch)
+    try:
+        whole = backbone.maps(x_t, 30, [2, 4, 9], added=extra)
+    finally:
+        handle.remove()
+    before = backbone.maps(x_t, 30, [2])[2]
+    torch.testing.assert_close(whole[2], before + extra[2])
+    width = whole[2].shape[1]
+    assert torch.equal(seen["skips"][:, -width:], whole[2])
+    with torch.no_grad():
+        scores = network.head(network.norm(backbone.maps(x_t, 30, [6], added=extra)[6]))
+        torch.testing.assert_close(network(x, own), scores)
+    nothing = {e: torch.zeros_like(m) for e, m in extra.items()}
+    assert torch.equal(backbone.maps(x_t, 30, [9], added=nothing)[9], backbone.features(x_t, 30, [9])[9])
+
+
+@pytest.mark.parametrize("mode", _through.MODES)
+def test_what_is_trained_and_what_is_not(mode: str, backbone: Any, batch: Any) -> None:
+    network = through(backbone, mode)
+    weights = dict(backbone.network.named_parameters())
+    before = {name: w.detach().clone() for name, w in weights.items()}
+    tuner = _tuner.Tuner(network, "strong", epochs=1, rate=1e-2)
+    heads_before = {name: p.detach().clone() for name, p in network.head.named_parameters()}
+    feeds_before = {name: p.detach().clone() for name, p in network.feedback.named_parameters()}
+    network.train()
+    for _ in range(2):
+        tuner._update(*batch)
+    upto = set(backbone.weights(6)) if mode == "full" else set()
+    with_gradient = {name for name, w in weights.items() if w.grad is not None}
+    assert with_gradient == upto and changed(before, {n: w.detach() for n, w in weights.items()}) == upto
+    assert changed(heads_before, dict(network.head.named_parameters()))
+    moved = changed(feeds_before, dict(network.feedback.named_parameters()))
+    assert moved == set(feeds_before) and bool(moved) is (mode == "difffeed")
+    # No block behind the one that is read is trained.
+    assert not any(name.startswith(("up_blocks.1", "conv_out")) for name in upto)
+
+
+def backward_of(network: _through.Through, batch: Any) -> tuple[int, int]:
+    """Multiplications of the backward pass, and bytes that the forward pass keeps for it beside the weights."""
+    own = {p.data_ptr() for p in network._backbone[0].network.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in own:
+            kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        found = loss(network, batch)
+    with FlopCounterMode(display=False) as counter:
+        found.backward()
+    return counter.get_total_flops(), sum(kept.values())
+
+
+def test_feedback_never_computes_gradients_of_frozen_weights(backbone: Any, batch: Any) -> None:
+    """Beside the same network whose weights want gradients, as in the released code (PAPER.md 6.1)."""
+    lean_work, lean_kept = backward_of(through(backbone, "difffeed"), batch)
+    assert all(p.grad is None for p in backbone.network.parameters())
+    backbone.network.requires_grad_(True)
+    work, kept = backward_of(through(backbone, "difffeed"), batch)
+    assert any(p.grad is not None for p in backbone.network.parameters())
+    assert lean_work < 0.75 * work and lean_kept < kept
+
+
+def test_maps_are_features_with_gradients(backbone: Any, batch: Any) -> None:
+    x, own, _ = batch
+    plain = backbone.features(x, 30, [2, "mid"], own)
+    x = x.clone().requires_grad_()
+    found = backbone.maps(x, 30, [2, "mid"], own)
+    assert all(torch.equal(found[b].detach(), plain[b]) for b in plain)
+    found["mid"].sum().backward()
+    assert x.grad is not None and x.grad.abs().max() > 0 and not plain["mid"].requires_grad
+
+
+def test_every_pass_has_draws_of_its_own_that_belong_to_the_image(backbone: Any) -> None:
+    rows = datasets.load("digits").build("val")
+
+    def seen(batch: int, epoch: int | None, augment: tuple[str, ...] = ("crop", "flip")) -> dict[int, bytes]:
+        stream = _epochs.Stream(backbone, rows, 0, batch, augment)
+        found, order = {}, noise.generator(0, epoch or 0, purpose=noise.ORDER).permutation(len(rows))
+        parts = stream.plain() if epoch is None else stream.epoch(epoch)
+        position = 0
+        for x, own, labels in parts:
+            for image, eps, label in zip(x, own, labels, strict=True):
+                row = position if epoch is None else int(order[position])
+                assert label == rows.labels[row]
+                found[row] = image.numpy().tobytes() + eps.numpy().tobytes()
+                position += 1
+        return found
+
+    first = seen(32, 0)
+    assert len(first) == len(rows) and first == seen(50, 0)
+    other = seen(32, 1)
+    assert not any(first[row] == other[row] for row in first)
+    assert seen(32, None) == seen(7, None, ("none",))
+
+
+ARGUMENTS = ("finetune", "--data", "digits", "--block", "up.0.0", "--t", "30", "--device", "cpu", "--precision", "fp32")
+
+
+def finetune(command: Command, model: object, out: Path, *more: object) -> tuple[int, str, str]:
+    return command(*ARGUMENTS, "--model", model, "--out", out, *more, "--quiet")
+
+
+@pytest.mark.parametrize("mode", _through.MODES)
+def test_digits_are_learned(mode: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    more = ("--mode", mode, "--epochs", 3, "--rates", "0.01,0.003", "--augment", "crop", "--batch", 32)
+    more += ("--head", P2 if mode == "difffeed" else "linear", "--pool", 0 if mode == "difffeed" else 2)
+    code, out, err = finetune(command, tiny_run, tmp_path / "run", *more)
+    assert code == 0, err
+    (score,) = results.read(tmp_path / "run")
+    told = files.read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert [(one["rate"], one["epoch"]) for one in told] == [(r, e) for r in (0.01, 0.003) for e in (1, 2, 3)]
+    best = max(told, key=lambda one: one["val"])
+    assert score.about["chosen"] == {name: best[name] for name in ("rate", "epoch", "val")}
+    assert score.split == "test" and score.n == 450 and score.value > 0.5, told
+    assert f"{score.about['trained']:,}" in out
+    assert finetune(command, tiny_run, tmp_path / "run", *more)[1] == out
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_what_full_leaves_is_a_model_of_its_own(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    """Its features and its head answer as the run did, to rounding; from random weights it is P1's U-Net encoder."""
+    run = tmp_path / "run"
+    code, _, err = finetune(command, f"{tiny_run}?untrained", run, "--mode", "full", "--epochs", 1)
+    assert code == 0, err
+    tuned = backbones.load(str(run), device="cpu", precision="fp32")
+    weights = load_file(run / "best.safetensors")
+    network = through(tuned, "frozen", Cell(Tap(6, 30.0), 1), "linear")
+    network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("own.")})
+    stream = _epochs.Stream(tuned, datasets.load("digits").build("test"), 0, 64)
+    right = _tuner.Tuner(network, "strong", 1, 0.1).right(stream)
+    assert right.mean() == results.read(run)[0].value
+    assert tuned.fingerprint != backbones.load(f"{tiny_run}?untrained", device="cpu").fingerprint
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_end(
+    tiny_run: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--mode", "difffeed", "--head", P2, "--epochs", 2, "--rates", "0.003,0.01", "--batch", 512)
+    assert finetune(command, tiny_run, tmp_path / "whole", *more)[0] == 0
+
+    class Killed(BaseException):
+        pass
+
+    write, left = files.write_text, []
+
+    def dies(path: Path, text: str) -> None:
+        if path.name == "metrics.jsonl" and len(left) in (1, 2):
+            left.append(path)
+            raise Killed
+        if path.name == "metrics.jsonl":
+            left.append(path)
+        write(path, text)
+
+    monkeypatch.setattr(files, "write_text", dies)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            finetune(command, tiny_run, tmp_path / "killed", *more)
+    assert finetune(command, tiny_run, tmp_path / "killed", *more)[0] == 0
+    for name in ("metrics.jsonl", "results.jsonl", "best.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--mode", "fast"], "'fast'"),
+        (["--mode", "frozen", "--head", "ridge"], "ridge is not trained by gradients"),
+        (["--mode", "frozen", "--head", "difformer"], "reads several maps side by side"),
+        (["--mode", "frozen", "--head", "linear", "--pool", "0"], "linear reads pooled rows"),
+        (["--mode", "frozen", "--head", "attention", "--pool", "1"], "attention reads maps"),
+        (["--mode", "full", "--model", "pixels:8", "--block", "1"], "--mode full needs a diffusion model"),
+        (["--mode", "frozen", "--block", "all"], "one block, not all"),
+        (["--mode", "frozen", "--block", "7000"], "no block 7000"),
+        (["--mode", "frozen", "--t", "5000"], "0 to 999"),
+        (["--mode", "frozen", "--epochs", "0"], "--epochs must be at least 1"),
+        (["--mode", "frozen", "--batch", "1"], "--batch must be at least 2"),
+        (["--mode", "frozen", "--augment", "flip,none"], "none stands alone"),
+        (["--mode", "frozen", "--recipe", "best"], "'best'"),
+        (["--mode", "full", "--rates", "1e5", "--recipe", "paper"], "Give smaller --rates"),
+        (["--mode", "frozen", "--rates", "1e40"], "--rates must be at most"),
+    ],
+    ids=lambda value: " ".join(value[2:]) or value[1] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line(more: list[str], says: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    code, out, err = finetune(command, tiny_run, tmp_path / "out", *more)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and says in err, err
+
+
+def test_a_damaged_checkpoint_is_named(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    more = ("--mode", "full", "--rates", "1e5", "--recipe", "paper")
+    assert finetune(command, tiny_run, tmp_path / "out", *more)[0] == 2
+    (tmp_path / "out" / "state.pt").write_bytes(b"nothing")
+    code, _, err = finetune(command, tiny_run, tmp_path / "out", *more)
+    assert code == 2 and "state.pt is damaged" in err
