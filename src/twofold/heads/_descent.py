@@ -160,7 +160,7 @@ class Path:
         shares, turn = torch.linalg.eigh(mixing)
         shares = shares.clamp(min=FLOOR)
         values, basis = self.objective.values, self.objective.basis
-        return _Inverse(basis, turn, values[:, None] * shares + penalty, shares)
+        return _Inverse(basis, turn, shares[:, None] * values + penalty, shares)
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,10 @@ class _Inverse:
 
     def __call__(self, slope: Tensor) -> Tensor:
         """Apply it to [D + 1, K]."""
-        turned = slope @ self.turn
-        inner = self.basis @ ((self.basis.T @ turned[:-1]) / self.curvature)
-        return torch.vstack([inner, turned[-1:] / self.shares]) @ self.turn.T
+        # Few rows times a large matrix are fast, a large matrix times few columns is slow.
+        turned = self.turn.T @ slope.T
+        inner = (turned[:, :-1] @ self.basis / self.curvature) @ self.basis.T
+        return (self.turn @ torch.hstack([inner, turned[:, -1:] / self.shares[:, None]])).T.contiguous()
 
 
 def _direction(steepness: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], inverse: _Inverse) -> Tensor:
