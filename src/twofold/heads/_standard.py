@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,22 +31,10 @@ class Scale:
 
     @classmethod
     def of(cls, table: Source) -> Scale:
-        """Measure training rows [N, D] in one pass; a value that is not finite is refused.
-
-        Sums are taken about the mean of the first piece, so that a column far from zero loses no digits.
-        """
-        first: Tensor | None = None
-        total, squares = (torch.zeros(table.shape[1], dtype=torch.float64) for _ in range(2))
-        for _, x in pieces(table, check=True):
-            first = x.mean(0, dtype=torch.float64).float() if first is None else first
-            x -= first
-            total += x.sum(0)
-            squares += x.square_().sum(0)
-        assert first is not None
-        mean = total / table.shape[0]
-        variance = (squares / table.shape[0] - mean.square()).clamp_(min=0).numpy()
+        """Measure training rows [N, D] in one pass; a value that is not finite is refused."""
+        mean, variance = moments(table)
         typical = float(np.median(variance)) or float(variance.mean()) or 1.0
-        return cls((first + mean).float().numpy(), (1 / np.sqrt(variance + typical)).astype(np.float32))
+        return cls(mean.astype(np.float32), (1 / np.sqrt(variance + typical)).astype(np.float32))
 
     def pieces(
         self, table: Source, *, entries: int = ENTRIES, every: int = 1, check: bool = False
@@ -63,6 +52,29 @@ class Scale:
             scores[rows] = product(x, turned) + offset
         found: Matrix = scores.numpy()
         return found
+
+
+def moments(table: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each column, or channel of maps, in one pass over rows [N, D] or [N, C, h, w].
+
+    Sums are taken about the mean of the first piece, so that a column far from zero loses no digits.
+
+    Raises:
+        BadData: a value that is not finite.
+    """
+    channels, first = table.shape[1], torch.zeros(())
+    total, squares = (torch.zeros(channels, dtype=torch.float64) for _ in range(2))
+    for rows, piece in pieces(table, check=True):
+        x = piece.view(len(piece), channels, -1)
+        if rows.start == 0:
+            first = x.mean((0, 2), dtype=torch.float64).float()
+        x -= first[:, None]
+        total += x.sum((0, 2))
+        squares += x.square_().sum((0, 2))
+    count = math.prod(table.shape) / channels
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_(min=0)
+    return (first + mean).numpy(), variance.numpy()
 
 
 def validation_choice(per_setting: list[tuple[float, float]]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +61,13 @@ RECIPES = {
 
 
 def train(
-    make: Callable[[], nn.Module], x: Callable[[Tensor], Any], y: Tensor, recipe: Recipe, seed: int
+    make: Callable[[], nn.Module], x: Callable[[Iterable[Tensor]], Iterable[Any]], y: Tensor, recipe: Recipe, seed: int
 ) -> list[Weights]:
     """Train one network a candidate, all from the same start and on the same batches.
 
     Args:
         make: gives the network, whose weights are drawn when it is made.
-        x: row numbers [B] -> prepared features [B, ...], or a tuple of them.
+        x: from the row numbers [B] of every update the prepared features [B, ...] of each, or tuples of them.
         y: class positions int64 [N].
         recipe: how.
         seed: of the start and of the order of rows.
@@ -88,8 +88,9 @@ def train(
 
     slopes = vmap(grad(loss), in_dims=(0, None, None))
     step = _adaptive(recipe, weights) if recipe.adaptive else _plain(recipe, weights)
-    for done, rows in _batches(len(y), recipe, seed):
-        step(slopes(weights, x(rows), y[rows]), recipe.rate(done))
+    wanted = (rows for _, rows in _batches(len(y), recipe, seed))
+    for (done, rows), features in zip(_batches(len(y), recipe, seed), x(wanted), strict=True):
+        step(slopes(weights, features, y[rows]), recipe.rate(done))
     return [{name: value[k] for name, value in weights.items()} for k in range(count)]
 
 

@@ -175,17 +175,12 @@ def features(x: ArrayLike, *, maps: bool = False, several: bool = False) -> NDAr
 def _numbers(table: NDArray[Any], maps: bool) -> Matrix:
     """Rows or maps in single precision."""
     numbers = table.astype(np.float32, copy=False)
-    if maps and table.ndim != 4:
-        raise BadData(
-            f"Features have shape {table.shape}; this head needs maps [N, C, h, w]. Read them unpooled (--pool 0)."
-        )
-    if not maps:
-        _check_rows(table.shape)
+    _check_shape(table.shape, maps)
     return numbers
 
 
-def rows_of(x: Any) -> Source:
-    """A table of rows [N, D] as it is, wherever it lies; anything else becomes an array.
+def table_of(x: Any, *, maps: bool = False) -> Source:
+    """A table of rows [N, D] or maps [N, C, h, w] as it is, wherever it lies; anything else becomes an array.
 
     Values are checked where they are read.
 
@@ -194,19 +189,19 @@ def rows_of(x: Any) -> Source:
     """
     table = x if hasattr(x, "shape") and hasattr(x, "dtype") else np.asarray(x, dtype=np.float32)
     _check_single(table.dtype)
-    _check_rows(table.shape)
+    _check_shape(table.shape, maps)
     kind = getattr(table.dtype, "kind", None)
     found: Source = table if kind in ("f", "i", "u") else np.asarray(table, dtype=np.float32)
     return found
 
 
-def labelled(x: Any, y: ArrayLike) -> tuple[Source, Labels, Labels]:
-    """Check labels and the shape of a table of rows.
+def labelled(x: Any, y: ArrayLike, *, maps: bool = False) -> tuple[Source, Labels, Labels]:
+    """Check labels and the shape of a table.
 
     Returns:
-        the table [N, D] as it is, classes int64 [K] ascending, and each row's position in them int64 [N].
+        the table as from `table_of`, classes int64 [K] ascending, and each row's position in them int64 [N].
     """
-    table = rows_of(x)
+    table = table_of(x, maps=maps)
     return table, *_classes(y, table.shape[0])
 
 
@@ -249,6 +244,8 @@ def _check_single(dtype: Any) -> None:
         raise BadData(f"Features are {len(fields)} maps; this head reads one table. Give it one block and noise step.")
 
 
-def _check_rows(shape: tuple[int, ...]) -> None:
-    if len(shape) != 2:
+def _check_shape(shape: tuple[int, ...], maps: bool) -> None:
+    if maps and len(shape) != 4:
+        raise BadData(f"Features have shape {shape}; this head needs maps [N, C, h, w]. Read them unpooled (--pool 0).")
+    if not maps and len(shape) != 2:
         raise BadData(f"Features have shape {shape}; this head needs rows [N, D]. Pool maps first (--pool 1).")

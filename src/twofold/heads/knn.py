@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from twofold.heads._pieces import ENTRIES, product
 from twofold.heads._standard import Scale, validation_choice
-from twofold.heads.base import Head, Matrix, labelled, positions_of, rows_of
+from twofold.heads.base import Head, Matrix, labelled, positions_of, table_of
 
 NEIGHBOURS = (1, 3, 5, 10, 20)
 TEMPERATURE = 0.07  # weight of a neighbour: exp(cosine / 0.07), as in Wu et al. 2018 (arXiv 1805.01978)
@@ -71,7 +71,7 @@ class NearestNeighbours(Head):
 
     def _votes(self, x: ArrayLike, counts: list[int]) -> list[Tensor]:
         """Vote shares [N, K] for each k of `counts`, from one search."""
-        table, labels = rows_of(x), torch.from_numpy(self.positions_)
+        table, labels = table_of(x), torch.from_numpy(self.positions_)
         found = [torch.empty(table.shape[0], len(self.classes_)) for _ in counts]
         for rows, questions in self.scale_.pieces(table, entries=QUESTIONS, check=True):
             similar, which = self._nearest(functional.normalize(questions, out=questions), max(counts))

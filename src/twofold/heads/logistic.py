@@ -15,7 +15,7 @@ from twofold.heads import _spectrum
 from twofold.heads._descent import Objective, Path
 from twofold.heads._pieces import Source, product
 from twofold.heads._standard import Scale, validation_choice
-from twofold.heads.base import Head, Labels, Matrix, labelled, positions_of, rows_of
+from twofold.heads.base import Head, Labels, Matrix, labelled, positions_of, table_of
 
 # C of scikit-learn's LogisticRegression: larger = weaker penalty. From strong to weak, so that each start is near.
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 11))
@@ -55,7 +55,7 @@ class Logistic(Head):
         solutions = list(solver.path(path, self.tolerance * (ROUGHER if open_ else 1)))
         best = 0
         if val is not None and open_:
-            best = validation_choice(solver.judge(rows_of(val[0]), positions_of(val[1], classes), solutions))
+            best = validation_choice(solver.judge(table_of(val[0]), positions_of(val[1], classes), solutions))
             solutions[best] = solver.solve(solutions[best], path[best], self.tolerance)
         self.strength_, self.classes_ = path[best], classes
         self.weight_ = solver.weights(solutions[best][:-1]).numpy()
@@ -65,7 +65,7 @@ class Logistic(Head):
     def scores(self, x: ArrayLike) -> Matrix:
         """Log-odds up to a constant, float32 [N, K]; their softmax are the probabilities."""
         self.check_fitted()
-        return self.scale_.scores(rows_of(x), self.weight_, self.bias_)
+        return self.scale_.scores(table_of(x), self.weight_, self.bias_)
 
     def settled(self) -> Logistic:
         """A logistic regression of the chosen strength."""

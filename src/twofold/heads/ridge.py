@@ -12,7 +12,7 @@ from torch import Tensor
 from twofold.heads import _spectrum
 from twofold.heads._spectrum import Spectrum
 from twofold.heads._standard import Scale, validation_choice
-from twofold.heads.base import Head, Labels, Matrix, labelled, positions_of, rows_of
+from twofold.heads.base import Head, Labels, Matrix, labelled, positions_of, table_of
 
 # Relative to the mean eigenvalue of the scaled features' covariance, so that they mean the same for every D and N.
 STRENGTHS = tuple(float(s) for s in np.logspace(-5, 2, 15))
@@ -48,7 +48,7 @@ class Ridge(Head):
     def scores(self, x: ArrayLike) -> Matrix:
         """Predicted indicators, float32 [N, K]."""
         self.check_fitted()
-        return self.scale_.scores(rows_of(x), self.weight_, self.bias_)
+        return self.scale_.scores(table_of(x), self.weight_, self.bias_)
 
     def settled(self) -> Ridge:
         """A ridge of the chosen strength."""
@@ -63,7 +63,7 @@ class Ridge(Head):
     def _choose(self, spectrum: Spectrum, classes: Labels, val: tuple[ArrayLike, ArrayLike] | None) -> float:
         if val is None or len(self.strengths) == 1:
             return self.strengths[len(self.strengths) // 2]
-        table = rows_of(val[0])
+        table = table_of(val[0])
         positions, bias = torch.from_numpy(positions_of(val[1], classes)), torch.from_numpy(self.bias_)
         right, error = (np.zeros(len(self.strengths)) for _ in range(2))
         along = [_shrunk(spectrum, strength) for strength in self.strengths]
