@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from twofold.errors import BadData
 
-ENTRIES = 1 << 21  # numbers of a piece: 8 MB in single precision, which a processor's cache still holds
+ENTRIES = 1 << 20  # numbers of a piece: 4 MB in single precision, which a processor's cache still holds
 FEWEST = 64  # rows of a piece, however wide they are
 
 

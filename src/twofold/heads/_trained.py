@@ -162,9 +162,15 @@ def _taken(table: Source, wanted: Iterable[NDArray[np.int64]]) -> Iterator[NDArr
     fit = max(getattr(table, "memory", HELD) // (math.prod(table.shape[1:]) * table.dtype.itemsize), 1)
     read: Any = getattr(table, "oindex", table)  # Zarr's word for rows by their numbers
     for group in _grouped(wanted, fit):
-        numbers = np.unique(np.concatenate(group))
-        held = read[numbers]
-        yield from (held[np.searchsorted(numbers, rows)] for rows in group)
+        yield from _from_one_reading(read, group)
+
+
+def _from_one_reading(read: Any, group: list[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
+    """By itself, so that what it holds is let go of before the next reading."""
+    numbers = np.unique(np.concatenate(group))
+    held = read[numbers]
+    for rows in group:
+        yield held[np.searchsorted(numbers, rows)]
 
 
 def _grouped(wanted: Iterable[NDArray[np.int64]], fit: int) -> Iterator[list[NDArray[np.int64]]]:
@@ -182,11 +188,11 @@ def _grouped(wanted: Iterable[NDArray[np.int64]], fit: int) -> Iterator[list[NDA
 def _order(table: Source, positions: Labels) -> NDArray[np.int64]:
     """Rows in an order that is theirs and not the caller's, so that the same rows always give the same head."""
     rows = (row for part in _parts(table, check=True) for row in part)
-    names = [
-        hashlib.blake2b(row.tobytes() + int(p).to_bytes(8, "big"), digest_size=16).digest()
-        for row, p in zip(rows, positions, strict=True)
-    ]
-    return np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+    names = bytearray()
+    for row, position in zip(rows, positions, strict=True):
+        names += hashlib.blake2b(row.tobytes() + int(position).to_bytes(8, "big"), digest_size=16).digest()
+    first, second = np.frombuffer(names, dtype=">u8").reshape(-1, 2).T
+    return np.lexsort((second, first)).astype(np.int64)
 
 
 @dataclass(frozen=True)
