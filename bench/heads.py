@@ -24,6 +24,8 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 STRENGTHS = 40
@@ -218,6 +220,7 @@ def growth(rows: int, classes: int, part: str) -> float:
     }[part]  # fmt: skip
     # Libraries load and pools grow once; that is not the table's doing.
     made().fit(small.x, small.y, val=(small.held_x, small.held_y))
+    Path("/proc/self/clear_refs").write_text("5")  # forget the most so far
     before = held_now()
     made().fit(data.x, data.y, val=(data.held_x, data.held_y)).predict(data.held_x)
     return (held_at_most() - before) / data.x.nbytes
@@ -232,7 +235,7 @@ def held_at_most() -> int:
 
 
 def _status(name: str) -> int:
-    with open("/proc/self/status") as status:
+    with Path("/proc/self/status").open() as status:
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith(name))
 
 
@@ -245,23 +248,27 @@ def candidates(data: Data, classes: int, rounds: int, clock: Callable[[], float]
     from torch import nn
 
     from twofold.heads import _training
-    from twofold.heads._trained import Trained  # noqa: F401
 
     grid = tuple(_training.Candidate(r, d) for r in np.logspace(-4, -2, 15) for d in (0.0, 0.01, 0.1, 1.0))
     recipe = replace(_training.RECIPES["strong"], epochs=epochs, updates=0)
     answers = torch.from_numpy(np.unique(data.y, return_inverse=True)[1])
     mean = torch.from_numpy(data.x[:4096].mean(0, dtype=np.float32))
 
+    def rows(wanted: Any) -> Any:
+        return (torch.from_numpy(data.x[numbers.numpy()]).float() - mean for numbers in wanted)
+
     def train(some: tuple[Any, ...]) -> Any:
-        rows = lambda numbers: torch.from_numpy(data.x[numbers.numpy()]).float() - mean  # noqa: E731
         return _training.train(lambda: nn.Linear(COLUMNS, classes), rows, answers, replace(recipe, candidates=some), 0)
+
+    def in_turn(some: tuple[Any, ...]) -> Any:
+        return [train((candidate,)) for candidate in some]
 
     assert len(grid) == HEADS
     one, all_, each = [], [], []
     for k in range(rounds):
-        one.append(seconds(lambda: train(grid[k : k + 1]), clock)[0])
-        all_.append(seconds(lambda: train(grid), clock)[0])
-        each.append(HEADS / 6 * seconds(lambda: [train(grid[j : j + 1]) for j in range(0, HEADS, 10)], clock)[0])
+        one.append(seconds(partial(train, grid[k : k + 1]), clock)[0])
+        all_.append(seconds(partial(train, grid), clock)[0])
+        each.append(HEADS / 6 * seconds(partial(in_turn, grid[::10]), clock)[0])
     ratios = [a / b for a, b in zip(all_, one, strict=True)]
     saved = [a / b for a, b in zip(each, all_, strict=True)]
     shown = f"{statistics.median(saved):.1f} ({min(saved):.1f} to {max(saved):.1f})"
