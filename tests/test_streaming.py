@@ -59,17 +59,14 @@ def test_rows_are_those_of_an_array(small: Store) -> None:
     one, other = (small.read(split, CELL).x for split in ("train", "val"))
     chosen = np.array([1999, 3, 1299, 1300, 700, 3])
     rows = np.array([1950, 2, 0, 1300, 2])
-    joined = tables.below(train, val)
+    joined, both = tables.below(train, val), np.concatenate([one, other])
     some = tables.some(joined, np.arange(1, 2000))
-    for table, array in (
-        (train, one), (joined, np.concatenate([one, other])), (tables.below(train, other), np.concatenate([one, other])),
-        (some, np.concatenate([one, other])[1:]),
-    ):  # fmt: skip
+    for table, array in ((train, one), (joined, both), (tables.below(train, other), both), (some, both[1:])):
         assert isinstance(table, tables.Unread) and table.shape == array.shape and len(table) == len(array)
         for key in (slice(None), slice(5, 17), slice(1290, 1310), slice(3, 3), slice(0, 9, 2), rows % len(array)):
             np.testing.assert_array_equal(table[key], array[key])
     few = tables.some(joined, chosen[:2])
-    assert isinstance(few, np.ndarray) and np.array_equal(few, np.concatenate([one, other])[chosen[:2]])
+    assert isinstance(few, np.ndarray) and np.array_equal(few, both[chosen[:2]])
 
 
 def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
@@ -123,7 +120,10 @@ def kilobytes(name):
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(name))
 
-HEADS = ("ridge", "logistic?strengths=(1e-4,)&tolerance=1e-3", "knn?neighbours=(5,)", "linear?rate=0.003&decay=0.01&epochs=1&updates=0")
+HEADS = (
+    "ridge", "logistic?strengths=(1e-4,)&tolerance=1e-3", "knn?neighbours=(5,)",
+    "linear?rate=0.003&decay=0.01&epochs=1&updates=0",
+)
 whole = store.load(Path(sys.argv[1]))
 small = filled(Path(sys.argv[2]), {split: 2000 for split in SPLITS}, 256, 5)
 def answers(opened, memory, head):
@@ -138,7 +138,8 @@ grown = kilobytes("VmHWM") - before
 same = {}
 for head, found in pieces.items():
     other = answers(whole, 10**10, head)
-    same[head] = [float((found.predicted == other.predicted).mean()), float(np.abs(found.confidence - other.confidence).max())]
+    apart = np.abs(found.confidence - other.confidence).max()
+    same[head] = [float((found.predicted == other.predicted).mean()), float(apart)]
 print(json.dumps({"grown": grown * 1024, "same": same}))
 """
 
