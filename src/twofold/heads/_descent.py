@@ -5,12 +5,13 @@
 Its Hessian is 1/N sum_i x_i x_i' (x) (diag(p_i) - p_i p_i') + penalty. Were p_i the same for all rows it would be the
 Kronecker product of the features' covariance C = V diag(e) V' and the classes' M = U diag(a) U', M the mean of
 diag(p) - p p'; its inverse then only divides by e a + penalty. L-BFGS (Nocedal and Wright 2006, algorithm 7.4) starts
-each step from that inverse, with M of the moment, and takes some tens of passes over the rows where plain L-BFGS takes
-hundreds.
+each step from that inverse, with M of the moment and its size along the last steps, and takes some tens of passes over
+the rows where plain L-BFGS takes hundreds.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -119,6 +120,8 @@ class Path:
         self.most_steps = most_steps
         # Steps, and the changes of the slope of the cross-entropy alone: they hold for every penalty.
         self._pairs: deque[tuple[Tensor, Tensor]] = deque(maxlen=MEMORY)
+        # How much smaller the inverse was along the last steps than the preconditioner says, in logarithms.
+        self._sizes: deque[float] = deque(maxlen=5)
 
     def solve(self, start: Tensor, penalty: float, tolerance: float) -> Tensor:
         """Weights that are near enough to the least F.
@@ -133,10 +136,10 @@ class Path:
             if float(steepness.abs().max()) <= tolerance and excess <= tolerance / 10:
                 break
             pairs = [(s, change + penalty * _without_intercepts(s)) for s, change in self._pairs]
-            found = self._search(point, -_direction(steepness, pairs, inverse), penalty)
+            found = self._search(point, -_direction(steepness, pairs, inverse, self._size()), penalty)
             if found is None:
                 break
-            self._pairs.append((found.weights - point.weights, found.slope - point.slope))
+            self._learn(point, found, inverse, penalty)
             point = found
         return point.weights
 
@@ -155,6 +158,17 @@ class Path:
             # Where the slope would be zero if it changed evenly.
             step *= min(max(falling / (falling - slope), 0.1), 0.9)
         return None
+
+    def _learn(self, point: Point, found: Point, inverse: _Inverse, penalty: float) -> None:
+        """Keep a step and its change; where rounding hides that F is convex there is nothing to learn."""
+        step, change = found.weights - point.weights, found.steepness(penalty) - point.steepness(penalty)
+        along = float((step * change).sum())
+        if along > 0:
+            self._pairs.append((step, found.slope - point.slope))
+            self._sizes.append(math.log(along / float((change * inverse(change)).sum())))
+
+    def _size(self) -> float:
+        return math.exp(sum(self._sizes) / len(self._sizes)) if self._sizes else 1.0
 
     def _inverse(self, mixing: Tensor, penalty: float) -> _Inverse:
         shares, turn = torch.linalg.eigh(mixing)
@@ -177,17 +191,20 @@ class _Inverse:
         # Few rows times a large matrix are fast, a large matrix times few columns is slow.
         turned = self.turn.T @ slope.T
         inner = (turned[:, :-1] @ self.basis / self.curvature) @ self.basis.T
-        return (self.turn @ torch.hstack([inner, turned[:, -1:] / self.shares[:, None]])).T.contiguous()
+        found = self.turn @ torch.hstack([inner, turned[:, -1:] / self.shares[:, None]])
+        # The intercepts may all shift by the same number; rounding must not drive them there.
+        found[:, -1] -= found[:, -1].mean()
+        return found.T.contiguous()
 
 
-def _direction(steepness: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], inverse: _Inverse) -> Tensor:
-    """The two loops of L-BFGS around the inverse; pairs of steps and changes of the steepness, oldest first."""
+def _direction(steepness: Tensor, pairs: Sequence[tuple[Tensor, Tensor]], inverse: _Inverse, size: float) -> Tensor:
+    """The two loops of L-BFGS around `size` times the inverse; pairs of steps and changes of the steepness."""
     shares = []
     rest = steepness.clone()
     for step, change in reversed(pairs):
         shares.append(float((step * rest).sum() / (step * change).sum()))
         rest -= shares[-1] * change
-    found = inverse(rest)
+    found = size * inverse(rest)
     for (step, change), share in zip(pairs, reversed(shares), strict=True):
         found += (share - float((change * found).sum() / (step * change).sum())) * step
     return found
