@@ -59,9 +59,9 @@ def test_rows_are_those_of_an_array(small: Store) -> None:
     one, other = (small.read(split, CELL).x for split in ("train", "val"))
     chosen = np.array([1999, 3, 1299, 1300, 700, 3])
     rows = np.array([1950, 2, 0, 1300, 2])
-    joined, both = tables.below(train, val), np.concatenate([one, other])
+    joined, both = tables.below([train, val]), np.concatenate([one, other])
     some = tables.some(joined, np.arange(1, 2000))
-    for table, array in ((train, one), (joined, both), (tables.below(train, other), both), (some, both[1:])):
+    for table, array in ((train, one), (joined, both), (tables.below([train, other]), both), (some, both[1:])):
         assert isinstance(table, tables.Unread) and table.shape == array.shape and len(table) == len(array)
         for key in (slice(None), slice(5, 17), slice(1290, 1310), slice(3, 3), slice(0, 9, 2), rows % len(array)):
             np.testing.assert_array_equal(table[key], array[key])
@@ -71,7 +71,7 @@ def test_rows_are_those_of_an_array(small: Store) -> None:
 
 def test_a_damaged_chunk_is_named_when_it_is_read(tmp_path: Path) -> None:
     made = filled(tmp_path / "damaged", {"train": 1300}, 24, 3)
-    chunk = made.folder / "train" / "features" / str(CELL) / "c" / "1" / "0"
+    chunk = tmp_path / "damaged" / "train" / "features" / str(CELL) / "c" / "1" / "0"
     chunk.write_bytes(chunk.read_bytes()[:99])
     train = made.tables(("train",), CELL, 1000)["train"].x
     assert train[:512].shape == (512, 24)

@@ -6,14 +6,16 @@ import ast
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twofold import registry
 from twofold.errors import BadData, BadSetting, NotFitted, unknown
-from twofold.heads._pieces import Source
+
+if TYPE_CHECKING:
+    from twofold.heads._pieces import Source
 
 Matrix = NDArray[np.float32]
 Labels = NDArray[np.int64]
