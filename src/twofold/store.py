@@ -29,6 +29,7 @@ from twofold.claims import Claims
 from twofold.errors import BadStore, SealedSplit
 from twofold.places import Place
 from twofold.records import Cell
+from twofold.tables import OnDisk
 
 VERSION = 1
 ROWS_PER_CHUNK = 512
@@ -40,12 +41,12 @@ class Table:
     """Rows of one split and cell.
 
     Attributes:
-        x: float32 [N, D] or [N, C, h, w].
+        x: float32 [N, D] or [N, C, h, w]; from `Store.tables` in the store's dtype, or rows that are still on disk.
         y: int64 [N] labels.
         index: int64 [N] image numbers.
     """
 
-    x: NDArray[np.float32]
+    x: Any
     y: NDArray[np.int64]
     index: NDArray[np.int64]
 
@@ -163,13 +164,35 @@ class Store:
 
     def read(self, split: str, cell: Cell) -> Table:
         """All rows of a cell; an unfinished one is an error."""
+        self._check_whole(split, cell)
+        x: NDArray[np.float32] = self.arrays.values(column(split, cell), "float32")
+        return Table(x, self.labels(split), self.index(split))
+
+    def tables(self, splits: Sequence[str], cell: Cell, memory: int) -> dict[str, Table]:
+        """Several splits of a cell in the store's own dtype.
+
+        They are in memory where together they take at most `memory` bytes of it; else they stay on disk and are read
+        in pieces, a quarter of `memory` at most.
+        """
+        for split in splits:
+            self._check_whole(split, cell)
+        arrays = {split: self.arrays.array(column(split, cell)) for split in splits}
+        fits = sum(array.nbytes for array in arrays.values()) <= memory
+        return {s: Table(self._rows(s, cell, fits, memory // 4), self.labels(s), self.index(s)) for s in splits}
+
+    def _rows(self, split: str, cell: Cell, fits: bool, memory: int) -> Any:
+        path = column(split, cell)
+        if fits:
+            return self.arrays.values(path)
+        array = self.arrays.array(path)
+        return OnDisk(array.shape, array.dtype, memory, array.chunks[0], partial(self.arrays.read, path))
+
+    def _check_whole(self, split: str, cell: Cell) -> None:
         missing = self.missing(split, cell)
         if missing:
             raise BadStore(
                 f"{self.place} lacks {cell} of {split} ({len(missing)} chunks). Run `twofold extract` with it."
             )
-        x: NDArray[np.float32] = self.arrays.values(column(split, cell), "float32")
-        return Table(x, self.labels(split), self.index(split))
 
     def _column(self, split: str, name: str) -> NDArray[np.int64]:
         self._check_open(split)

@@ -268,7 +268,9 @@ def test_weights_are_those_of_torchs_own_optimizers(blobs: tuple[np.ndarray, np.
     for name, make in (("strong", torch.optim.AdamW), ("paper", torch.optim.SGD)):
         candidate = _training.Candidate(0.01, 0.3 if name == "strong" else 0.0)
         recipe = replace(_training.RECIPES[name], candidates=(candidate,), epochs=8, batch=32, updates=0)
-        found = _training.train(lambda: torch.nn.Linear(12, 3), lambda rows: x[rows], y, recipe, seed=3)[0]
+        found = _training.train(
+            lambda: torch.nn.Linear(12, 3), lambda wanted: (x[rows] for rows in wanted), y, recipe, seed=3
+        )[0]
         torch.manual_seed(3)
         network = torch.nn.Linear(12, 3)
         decayed = [{"params": [network.weight]}, {"params": [network.bias], "weight_decay": 0.0}]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from twofold.heads._pieces import ENTRIES, Source, pieces, product
 from twofold.heads.base import Matrix
 
 
@@ -25,21 +30,51 @@ class Scale:
     factor: NDArray[np.float32]
 
     @classmethod
-    def of(cls, x: Matrix) -> Scale:
-        """Measure training rows [N, D]."""
-        mean = x.mean(0, dtype=np.float64)
-        variance = np.square(x - mean.astype(np.float32)).mean(0, dtype=np.float64)
+    def of(cls, table: Source) -> Scale:
+        """Measure training rows [N, D] in one pass; a value that is not finite is refused."""
+        mean, variance = moments(table)
         typical = float(np.median(variance)) or float(variance.mean()) or 1.0
         return cls(mean.astype(np.float32), (1 / np.sqrt(variance + typical)).astype(np.float32))
 
-    def __call__(self, x: Matrix) -> Matrix:
-        """Scale rows [N, D]."""
-        return (x - self.mean) * self.factor
+    def pieces(
+        self, table: Source, *, entries: int = ENTRIES, every: int = 1, check: bool = False
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """As `_pieces.pieces`, scaled."""
+        mean, factor = torch.from_numpy(self.mean), torch.from_numpy(self.factor)
+        for rows, x in pieces(table, entries=entries, every=every, check=check):
+            yield rows, x.sub_(mean).mul_(factor)
+
+    def scores(self, table: Source, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> Matrix:
+        """Scaled rows [N, D] times weight [D, K] and bias [K], float32 [N, K]."""
+        scores = torch.empty(table.shape[0], len(bias))
+        turned, offset = torch.from_numpy(weight).T.float().contiguous(), torch.from_numpy(bias).float()
+        for rows, x in self.pieces(table, check=True):
+            scores[rows] = product(x, turned) + offset
+        found: Matrix = scores.numpy()
+        return found
 
 
-def one_hot(positions: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
-    """Class positions [N] as indicator rows [N, K]."""
-    return np.eye(classes)[positions]
+def moments(table: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each column, or channel of maps, in one pass over rows [N, D] or [N, C, h, w].
+
+    Sums are taken about the mean of the first piece, so that a column far from zero loses no digits.
+
+    Raises:
+        BadData: a value that is not finite.
+    """
+    channels, first = table.shape[1], torch.zeros(())
+    total, squares = (torch.zeros(channels, dtype=torch.float64) for _ in range(2))
+    for rows, piece in pieces(table, check=True):
+        x = piece.view(len(piece), channels, -1)
+        if rows.start == 0:
+            first = x.mean((0, 2), dtype=torch.float64).float()
+        x -= first[:, None]
+        total += x.sum((0, 2))
+        squares += x.square_().sum((0, 2))
+    count = math.prod(table.shape) / channels
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_(min=0)
+    return (first + mean).numpy(), variance.numpy()
 
 
 def validation_choice(per_setting: list[tuple[float, float]]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -14,11 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from twofold.errors import BadSetting, unknown
-from twofold.heads._standard import validation_choice
+from twofold.heads._pieces import Source, pieces
+from twofold.heads._standard import moments, validation_choice
 from twofold.heads._training import RECIPES, Candidate, Weights, train
-from twofold.heads.base import Head, Labels, Matrix, examples, features
+from twofold.heads.base import Head, Labels, Matrix, examples, features, labelled, table_of
 
-ROWS = 1024  # scored at once
+ROWS = 1024  # of several maps, scored at once
+HELD = 1 << 28  # bytes of rows held at once where a table that is not in memory does not say
 Shape = Any  # of a row: (D,), or (C, h, w), or of several maps {cell: (C, h, w)}
 
 
@@ -65,7 +69,7 @@ class Trained(Head):
 
     def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
         """See `Head.fit`; val chooses rate and decay by accuracy, ties by cross-entropy."""
-        table, classes, positions = examples(x, y, maps=self.maps, several=self.several)
+        table, classes, positions = self._examples(x, y)
         order = _order(table, positions)
         self.scale_ = Scaling.of(table)
         recipe = RECIPES[self.recipe]
@@ -77,8 +81,8 @@ class Trained(Head):
         recipe = replace(recipe, candidates=candidates, epochs=epochs, updates=updates)
         self.classes_, self.shape_ = classes, self.scale_.shape
 
-        def rows(numbers: Tensor) -> Any:
-            return self.scale_(table[order[numbers.numpy()]])
+        def rows(wanted: Iterable[Tensor]) -> Iterator[Any]:
+            return (self.scale_(part) for part in _taken(table, (order[numbers.numpy()] for numbers in wanted)))
 
         answers = torch.from_numpy(positions[order])
         found = train(lambda: self.network(self.shape_, len(classes)), rows, answers, recipe, self.seed)
@@ -113,18 +117,20 @@ class Trained(Head):
         ]
         return tuple(dict.fromkeys(given))
 
-    def _features(self, x: ArrayLike) -> NDArray[Any]:
-        return features(x, maps=self.maps, several=self.several)
+    def _features(self, x: ArrayLike) -> Source:
+        return features(x, maps=self.maps, several=self.several) if self.several else table_of(x, maps=self.maps)
+
+    def _examples(self, x: ArrayLike, y: ArrayLike) -> tuple[Source, Labels, Labels]:
+        return examples(x, y, several=True) if self.several else labelled(x, y, maps=self.maps)
 
     @torch.inference_mode()
-    def _scores(self, weights: Weights, x: NDArray[Any]) -> Matrix:
+    def _scores(self, weights: Weights, x: Source) -> Matrix:
         with torch.device("meta"):
             network = self.network(self.shape_, len(self.classes_))
         parts = [
-            functional_call(network, weights, (self.scale_(x[start : start + ROWS]),)).log_softmax(1)
-            for start in range(0, len(x), ROWS)
+            functional_call(network, weights, (self.scale_(part),)).log_softmax(1) for part in _parts(x, check=True)
         ]
-        found: Matrix = torch.cat(parts).numpy()
+        found: Matrix = torch.cat([torch.empty(0, len(self.classes_)), *parts]).numpy()
         return found
 
     def _judge(self, weights: Weights, x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
@@ -136,13 +142,57 @@ class Trained(Head):
         return float(right.mean()), float(-own.mean()) if known.any() else 0.0
 
 
-def _order(table: Matrix, positions: Labels) -> NDArray[np.int64]:
+def _parts(table: Source, *, check: bool = False) -> Iterator[NDArray[Any]]:
+    """All rows in order, some at a time, in single precision."""
+    if table.dtype.names:
+        yield from (table[start : start + ROWS] for start in range(0, table.shape[0], ROWS))
+    else:
+        yield from (piece.numpy() for _, piece in pieces(table, check=check))
+
+
+def _taken(table: Source, wanted: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
+    """The rows of every update.
+
+    From disk those of many updates are read at once and in the disk's order, as many as the table's `memory` allows:
+    the updates are the same, whatever that is.
+    """
+    if isinstance(table, np.ndarray):
+        yield from (table[rows] for rows in wanted)
+        return
+    fit = max(getattr(table, "memory", HELD) // (math.prod(table.shape[1:]) * table.dtype.itemsize), 1)
+    read: Any = getattr(table, "oindex", table)  # Zarr's word for rows by their numbers
+    for group in _grouped(wanted, fit):
+        yield from _from_one_reading(read, group)
+
+
+def _from_one_reading(read: Any, group: list[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
+    """By itself, so that what it holds is let go of before the next reading."""
+    numbers = np.unique(np.concatenate(group))
+    held = read[numbers]
+    for rows in group:
+        yield held[np.searchsorted(numbers, rows)]
+
+
+def _grouped(wanted: Iterable[NDArray[np.int64]], fit: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Updates of at most `fit` rows together, at least one of them."""
+    group: list[NDArray[np.int64]] = []
+    for rows in wanted:
+        if group and sum(map(len, group)) + len(rows) > fit:
+            yield group
+            group = []
+        group.append(rows)
+    if group:
+        yield group
+
+
+def _order(table: Source, positions: Labels) -> NDArray[np.int64]:
     """Rows in an order that is theirs and not the caller's, so that the same rows always give the same head."""
-    names = [
-        hashlib.blake2b(row.tobytes() + int(p).to_bytes(8, "big"), digest_size=16).digest()
-        for row, p in zip(table, positions, strict=True)
-    ]
-    return np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+    rows = (row for part in _parts(table, check=True) for row in part)
+    names = bytearray()
+    for row, position in zip(rows, positions, strict=True):
+        names += hashlib.blake2b(row.tobytes() + int(position).to_bytes(8, "big"), digest_size=16).digest()
+    first, second = np.frombuffer(names, dtype=">u8").reshape(-1, 2).T
+    return np.lexsort((second, first)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -158,12 +208,13 @@ class Scaling:
     parts: dict[str, tuple[Matrix, Matrix]]
 
     @classmethod
-    def of(cls, table: NDArray[Any]) -> Scaling:
+    def of(cls, table: Source) -> Scaling:
         """Measure training rows."""
         names = table.dtype.names
         if names is None:
-            return cls(table.shape[1:], {"": _scale(table)})
-        return cls({n: table[n].shape[1:] for n in names}, {n: _scale(table[n]) for n in names})
+            return cls(table.shape[1:], {"": _scale(table, table.shape[1:])})
+        whole = np.asarray(table)
+        return cls({n: whole[n].shape[1:] for n in names}, {n: _scale(whole[n], whole[n].shape[1:]) for n in names})
 
     def __call__(self, table: NDArray[Any]) -> Any:
         """The tensor of a table's rows [B, ...], or a tuple of those of several maps."""
@@ -172,18 +223,18 @@ class Scaling:
         return tuple(_scaled(table[name], *part) for name, part in self.parts.items())
 
 
-def _scaled(x: Matrix, mean: Matrix, factor: Matrix) -> Tensor:
-    return torch.from_numpy((x - mean) * factor)
+def _scaled(x: NDArray[Any], mean: Matrix, factor: Matrix) -> Tensor:
+    return torch.from_numpy((x.astype(np.float32, copy=False) - mean) * factor)
 
 
-def _scale(table: Matrix) -> tuple[Matrix, Matrix]:
+def _scale(table: Source, shape: tuple[int, ...]) -> tuple[Matrix, Matrix]:
     """Mean and one over the spread of each column or channel, shaped to broadcast over [N, ...].
 
     Columns that hardly vary stay small: a typical variance is added to each, as in `Scale`.
     """
-    axes = (0, 2, 3) if table.ndim == 4 else (0,)
-    mean = table.mean(axes, dtype=np.float64, keepdims=True)[0]
-    variance = table.var(axes, dtype=np.float64, keepdims=True)[0]
+    mean, variance = moments(table)
     typical = float(np.median(variance)) or float(variance.mean()) or 1.0
+    beside = (-1, *[1] * (len(shape) - 1))
     # Doubled, so that a column of typical variance comes to a spread of one.
-    return mean.astype(np.float32), np.sqrt(2 / (variance + typical)).astype(np.float32)
+    factor = np.sqrt(2 / (variance + typical)).astype(np.float32)
+    return mean.astype(np.float32).reshape(beside), factor.reshape(beside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
+from twofold.heads._pieces import product
+
 Weights = dict[str, Tensor]
+Slopes = Callable[[Weights, Any, Tensor], Weights]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Recipe:
 
 
 WARM_UP = 0.05
+CACHED = 1 << 16  # weights that are updated at once
 RECIPES = {
     # The released code: SGD without momentum and decay, batches of 128, 28 epochs, a tenth every 7 (PAPER.md 2). The
     # rate is the linear head's; each head says its own.
@@ -61,13 +65,13 @@ RECIPES = {
 
 
 def train(
-    make: Callable[[], nn.Module], x: Callable[[Tensor], Any], y: Tensor, recipe: Recipe, seed: int
+    make: Callable[[], nn.Module], x: Callable[[Iterable[Tensor]], Iterable[Any]], y: Tensor, recipe: Recipe, seed: int
 ) -> list[Weights]:
     """Train one network a candidate, all from the same start and on the same batches.
 
     Args:
         make: gives the network, whose weights are drawn when it is made.
-        x: row numbers [B] -> prepared features [B, ...], or a tuple of them.
+        x: from the row numbers [B] of every update the prepared features [B, ...] of each, or tuples of them.
         y: class positions int64 [N].
         recipe: how.
         seed: of the start and of the order of rows.
@@ -82,15 +86,41 @@ def train(
     stacked, _ = stack_module_state([network] * count)
     weights = {name: value.detach().clone() for name, value in stacked.items()}
 
+    linear = isinstance(network, nn.Linear)
+    slopes = _linear_slopes(recipe.smoothing) if linear else _slopes(network, recipe.smoothing)
+    step = _adaptive(recipe, weights) if recipe.adaptive else _plain(recipe, weights)
+    wanted = (rows for _, rows in _batches(len(y), recipe, seed))
+    for (done, rows), features in zip(_batches(len(y), recipe, seed), x(wanted), strict=True):
+        step(slopes(weights, features, y[rows]), recipe.rate(done))
+    return [{name: value[k] for name, value in weights.items()} for k in range(count)]
+
+
+def _slopes(network: nn.Module, smoothing: float) -> Slopes:
+    """The gradients of the loss of every candidate: stacked weights, features and labels of a batch -> slopes."""
+
     def loss(own: Weights, rows: Any, labels: Tensor) -> Tensor:
         scores = functional_call(network, own, (rows,))
-        return nn.functional.cross_entropy(scores, labels, label_smoothing=recipe.smoothing)
+        return nn.functional.cross_entropy(scores, labels, label_smoothing=smoothing)
 
-    slopes = vmap(grad(loss), in_dims=(0, None, None))
-    step = _adaptive(recipe, weights) if recipe.adaptive else _plain(recipe, weights)
-    for done, rows in _batches(len(y), recipe, seed):
-        step(slopes(weights, x(rows), y[rows]), recipe.rate(done))
-    return [{name: value[k] for name, value in weights.items()} for k in range(count)]
+    found: Slopes = vmap(grad(loss), in_dims=(0, None, None))
+    return found
+
+
+def _linear_slopes(smoothing: float) -> Slopes:
+    """As `_slopes` of one linear layer, written out: all candidates' scores are one product, and so are the slopes."""
+
+    def slopes(weights: Weights, x: Tensor, labels: Tensor) -> Weights:
+        candidates, classes, columns = weights["weight"].shape
+        # Rows stand last: sums over classes then run over neighbours in memory.
+        scores = product(weights["weight"].view(-1, columns), x).view(candidates, classes, -1)
+        # The slope of the cross-entropy: probabilities less the smoothed indicators.
+        slope = scores.add_(weights["bias"][:, :, None]).softmax(1).sub_(smoothing / classes)
+        own = labels.expand(candidates, 1, -1)
+        slope.scatter_add_(1, own, slope.new_full(own.shape, smoothing - 1)).div_(len(x))
+        along = product(slope.view(-1, len(x)), x.T.contiguous()).view_as(weights["weight"])
+        return {"weight": along, "bias": slope.sum(2)}
+
+    return slopes
 
 
 def _batches(count: int, recipe: Recipe, seed: int) -> Iterator[tuple[float, Tensor]]:
@@ -129,11 +159,22 @@ def _adaptive(recipe: Recipe, weights: Weights) -> Callable[[Weights, float], No
         nonlocal count
         count += 1
         for name, slope in slopes.items():
-            mean[name].lerp_(slope, 1 - 0.9)
-            square[name].lerp_(slope.square(), 1 - 0.999)
-            size = (square[name] / (1 - 0.999**count)).sqrt_().add_(1e-8)
-            if weights[name].ndim > 2:
-                weights[name] *= 1 - factor * rates[name] * decays[name]
-            weights[name] -= factor * rates[name] / (1 - 0.9**count) * mean[name] / size
+            # Some candidates at a time, so that the passes over them find them in the cache.
+            at_once = max(CACHED * len(slope) // slope.numel(), 1)
+            for some in (slice(k, k + at_once) for k in range(0, len(slope), at_once)):
+                state = (weights[name][some], slope[some], mean[name][some], square[name][some])
+                _change(*state, factor * rates[name][some], decays[name][some], count)
 
     return step
+
+
+def _change(
+    weights: Tensor, slope: Tensor, mean: Tensor, square: Tensor, rates: Tensor, decays: Tensor, count: int
+) -> None:
+    """The count-th update of AdamW, in place; rates and decays one a candidate."""
+    mean.lerp_(slope, 1 - 0.9)
+    square.mul_(0.999).addcmul_(slope, slope, value=1 - 0.999)
+    size = (square / (1 - 0.999**count)).sqrt_().add_(1e-8)
+    if weights.ndim > 2:
+        weights.mul_(1 - rates * decays)
+    weights.sub_(torch.div(mean, size, out=size).mul_(rates / (1 - 0.9**count)))

@@ -6,13 +6,16 @@ import ast
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twofold import registry
 from twofold.errors import BadData, BadSetting, NotFitted, unknown
+
+if TYPE_CHECKING:
+    from twofold.heads._pieces import Source
 
 Matrix = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -160,8 +163,8 @@ def features(x: ArrayLike, *, maps: bool = False, several: bool = False) -> NDAr
             f"Features have shape {table.shape}; this head reads several maps side by side. Give it several blocks or "
             "noise steps."
         )
-    if fields and not several:
-        raise BadData(f"Features are {len(fields)} maps; this head reads one table. Give it one block and noise step.")
+    if not several:
+        _check_single(table.dtype)
     parts = [table[name] for name in fields] if several else [_numbers(table, maps)]
     bad = ~np.logical_and.reduce([np.isfinite(part.reshape(len(table), -1)).all(1) for part in parts])
     if bad.any():
@@ -174,13 +177,42 @@ def features(x: ArrayLike, *, maps: bool = False, several: bool = False) -> NDAr
 def _numbers(table: NDArray[Any], maps: bool) -> Matrix:
     """Rows or maps in single precision."""
     numbers = table.astype(np.float32, copy=False)
-    if maps and table.ndim != 4:
-        raise BadData(
-            f"Features have shape {table.shape}; this head needs maps [N, C, h, w]. Read them unpooled (--pool 0)."
-        )
-    if not maps and table.ndim != 2:
-        raise BadData(f"Features have shape {table.shape}; this head needs rows [N, D]. Pool maps first (--pool 1).")
+    _check_shape(table.shape, maps)
     return numbers
+
+
+def table_of(x: Any, *, maps: bool = False) -> Source:
+    """A table of rows [N, D] or maps [N, C, h, w] as it is, wherever it lies; anything else becomes an array.
+
+    Values are checked where they are read.
+
+    Raises:
+        BadData: not a table of numbers.
+    """
+    table = x if hasattr(x, "shape") and hasattr(x, "dtype") else np.asarray(x, dtype=np.float32)
+    _check_single(table.dtype)
+    _check_shape(table.shape, maps)
+    kind = getattr(table.dtype, "kind", None)
+    found: Source = table if kind in ("f", "i", "u") else np.asarray(table, dtype=np.float32)
+    return found
+
+
+def labelled(x: Any, y: ArrayLike, *, maps: bool = False) -> tuple[Source, Labels, Labels]:
+    """Check labels and the shape of a table.
+
+    Returns:
+        the table as from `table_of`, classes int64 [K] ascending, and each row's position in them int64 [N].
+    """
+    table = table_of(x, maps=maps)
+    return table, *_classes(y, table.shape[0])
+
+
+def positions_of(y: ArrayLike, classes: Labels) -> Labels:
+    """Positions of labels in ascending classes, -1 for a label that is not among them, int64 [N]."""
+    labels = np.asarray(y)
+    places = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    found: Labels = np.where(classes[places] == labels, places, -1)
+    return found
 
 
 def examples(
@@ -192,12 +224,30 @@ def examples(
         features as from `features`, classes int64 [K] ascending, and each row's position in them int64 [N].
     """
     table = features(x, maps=maps, several=several)
+    return table, *_classes(y, len(table))
+
+
+def _classes(y: ArrayLike, rows: int) -> tuple[Labels, Labels]:
+    """The classes of so many labels, and each one's position in them."""
     labels = np.asarray(y)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise BadData(f"Labels are {labels.dtype} of shape {labels.shape}; whole numbers, one a row, are needed.")
-    if len(labels) != len(table):
-        raise BadData(f"There are {len(table)} feature rows and {len(labels)} labels. Give one label a row.")
+    if len(labels) != rows:
+        raise BadData(f"There are {rows} feature rows and {len(labels)} labels. Give one label a row.")
     classes, positions = np.unique(labels.astype(np.int64), return_inverse=True)
     if len(classes) < 2:
         raise BadData(f"All {len(labels)} labels are the same; a head needs two classes or more.")
-    return table, classes, positions.astype(np.int64)
+    return classes, positions.astype(np.int64)
+
+
+def _check_single(dtype: Any) -> None:
+    fields = getattr(dtype, "names", None) or ()
+    if fields:
+        raise BadData(f"Features are {len(fields)} maps; this head reads one table. Give it one block and noise step.")
+
+
+def _check_shape(shape: tuple[int, ...], maps: bool) -> None:
+    if maps and len(shape) != 4:
+        raise BadData(f"Features have shape {shape}; this head needs maps [N, C, h, w]. Read them unpooled (--pool 0).")
+    if not maps and len(shape) != 2:
+        raise BadData(f"Features have shape {shape}; this head needs rows [N, D]. Pool maps first (--pool 1).")

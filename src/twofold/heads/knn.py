@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Self, final
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional
 
-from twofold.heads._standard import Scale, one_hot, validation_choice
-from twofold.heads.base import Head, Labels, Matrix, examples, features
+from twofold.heads._pieces import ENTRIES, product
+from twofold.heads._standard import Scale, validation_choice
+from twofold.heads.base import Head, Matrix, labelled, positions_of, table_of
 
 NEIGHBOURS = (1, 3, 5, 10, 20)
 TEMPERATURE = 0.07  # weight of a neighbour: exp(cosine / 0.07), as in Wu et al. 2018 (arXiv 1805.01978)
-ROWS_AT_ONCE = 1024
+QUESTIONS = 8 * ENTRIES  # numbers of the rows that are compared in one reading of the training rows
+AT_ONCE = 2048  # of them compared with one piece
 
 
 @final
 class NearestNeighbours(Head):
     """Votes of the k most similar training rows, on standardised features.
+
+    The training rows are kept as they were given and not copied, in whatever number format they have.
 
     Args:
         neighbours: values of k to choose from on val; without val the middle one is taken.
@@ -28,12 +34,10 @@ class NearestNeighbours(Head):
 
     def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
         """See `Head.fit`; val chooses k by accuracy, ties by the share of votes for the right class."""
-        table, classes, positions = examples(x, y)
-        self.scale_ = Scale.of(table)
-        self.bank_ = _unit(self.scale_(table))
-        self.votes_ = one_hot(positions, len(classes)).astype(np.float32)
+        self.bank_, classes, self.positions_ = labelled(x, y)
+        self.scale_ = Scale.of(self.bank_)
         self.classes_ = classes
-        self.k_ = min(self.neighbours[len(self.neighbours) // 2], len(table))
+        self.k_ = min(self.neighbours[len(self.neighbours) // 2], self.bank_.shape[0])
         if val is not None and len(self.neighbours) > 1:
             self.k_ = self._choose(val)
         return self
@@ -41,7 +45,8 @@ class NearestNeighbours(Head):
     def scores(self, x: ArrayLike) -> Matrix:
         """Shares of the weighted votes, float32 [N, K]."""
         self.check_fitted()
-        return self._votes(features(x), [self.k_])[0]
+        found: Matrix = self._votes(x, [self.k_])[0].numpy()
+        return found
 
     def settled(self) -> NearestNeighbours:
         """Nearest neighbours of the chosen k."""
@@ -54,46 +59,47 @@ class NearestNeighbours(Head):
         return {"k": self.k_}
 
     def _choose(self, val: tuple[ArrayLike, ArrayLike]) -> int:
-        labels: Labels = np.asarray(val[1])
-        allowed = [k for k in self.neighbours if k <= len(self.bank_)] or [len(self.bank_)]
+        positions = torch.from_numpy(positions_of(val[1], self.classes_))
+        known = positions >= 0
+        allowed = [k for k in self.neighbours if k <= self.bank_.shape[0]] or [self.bank_.shape[0]]
         judged = []
-        for shares in self._votes(features(val[0]), allowed):
-            right = self.classes_[shares.argmax(1)] == labels
-            wanted = (labels[:, None] == self.classes_).astype(np.float32)
-            judged.append((float(right.mean()), -float((shares * wanted).sum(1).mean())))
+        for shares in self._votes(val[0], allowed):
+            right = float((shares.argmax(1) == positions).double().mean())
+            wanted = float(shares[known, positions[known]].sum()) / max(len(shares), 1)
+            judged.append((right, -wanted))
         return allowed[validation_choice(judged)]
 
-    def _votes(self, x: Matrix, counts: list[int]) -> list[Matrix]:
+    def _votes(self, x: ArrayLike, counts: list[int]) -> list[Tensor]:
         """Vote shares [N, K] for each k of `counts`, from one search."""
-        parts: list[list[Matrix]] = [[] for _ in counts]
-        for start in range(0, len(x), ROWS_AT_ONCE):
-            similar = _unit(self.scale_(x[start : start + ROWS_AT_ONCE])) @ self.bank_.T
-            order = _top(similar, max(counts))
-            nearest = np.take_along_axis(similar, order, 1)
-            weight = np.exp((nearest - nearest[:, :1]) / TEMPERATURE)
-            for part, k in zip(parts, counts, strict=True):
-                votes = (weight[:, :k, None] * self.votes_[order[:, :k]]).sum(1)
-                part.append(votes / votes.sum(1, keepdims=True))
-        empty = np.empty((0, len(self.classes_)), dtype=np.float32)
-        return [np.concatenate([empty, *part]) for part in parts]
+        table, labels = table_of(x), torch.from_numpy(self.positions_)
+        found = [torch.empty(table.shape[0], len(self.classes_)) for _ in counts]
+        for rows, questions in self.scale_.pieces(table, entries=QUESTIONS, check=True):
+            similar, which = self._nearest(functional.normalize(questions, out=questions), max(counts))
+            weight = torch.exp((similar - similar[:, :1]) / TEMPERATURE)
+            for votes, k in zip(found, counts, strict=True):
+                own = torch.zeros(len(questions), len(self.classes_))
+                own.scatter_add_(1, labels[which[:, :k]], weight[:, :k])
+                votes[rows] = own / own.sum(1, keepdim=True)
+        return found
+
+    def _nearest(self, questions: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Similarity and number of the k training rows nearest to rows of length one, nearest first, both [n, k]."""
+        similar, which = torch.empty(len(questions), 0), torch.empty(len(questions), 0, dtype=torch.int64)
+        for rows, bank in self.scale_.pieces(self.bank_):
+            functional.normalize(bank, out=bank)
+            parts = [_top(product(some, bank), k, rows.start) for some in torch.split(questions, AT_ONCE)]
+            similar = torch.cat([similar, torch.cat([values for values, _ in parts])], 1)
+            which = torch.cat([which, torch.cat([numbers for _, numbers in parts])], 1)
+            # Stable, so that of equal neighbours the one that comes first in the table comes first here.
+            similar, order = similar.sort(dim=1, descending=True, stable=True)
+            similar, which = similar[:, :k], which.gather(1, order[:, :k])
+        return similar, which
 
 
-def _unit(x: Matrix) -> Matrix:
-    """Rows of length one; rows of zeros stay."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    unit: Matrix = x / np.maximum(length, 1e-12)
-    return unit
-
-
-def _top(similar: Matrix, k: int) -> NDArray[np.int64]:
-    """Columns of the k largest entries of each row, largest first; equal entries in column order."""
-    if k < similar.shape[1]:
-        some = np.sort(np.argpartition(-similar, k - 1, axis=1)[:, :k], axis=1)
-    else:
-        some = np.broadcast_to(np.arange(similar.shape[1]), similar.shape)
-    ranked = np.argsort(-np.take_along_axis(similar, some, 1), axis=1, kind="stable")
-    chosen: NDArray[np.int64] = np.take_along_axis(some, ranked, 1)
-    return chosen
+def _top(similar: Tensor, k: int, first: int) -> tuple[Tensor, Tensor]:
+    """The k largest entries of each row and their columns, counted from `first`, in order of columns."""
+    columns = similar.topk(min(k, similar.shape[1]), 1, sorted=False).indices.sort(1).values
+    return similar.gather(1, columns), columns + first
 
 
 build = NearestNeighbours

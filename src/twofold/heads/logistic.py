@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Self, final
 
 import numpy as np
@@ -9,9 +11,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from twofold.heads._spectrum import Spectrum
-from twofold.heads._standard import Scale, one_hot, validation_choice
-from twofold.heads.base import Head, Labels, Matrix, examples, features
+from twofold.heads import _spectrum
+from twofold.heads._descent import Objective, Path
+from twofold.heads._pieces import Source, product
+from twofold.heads._standard import Scale, validation_choice
+from twofold.heads.base import Head, Labels, Matrix, labelled, positions_of, table_of
 
 # C of scikit-learn's LogisticRegression: larger = weaker penalty. From strong to weak, so that each start is near.
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 1, 11))
@@ -26,8 +30,8 @@ class Logistic(Head):
 
     Args:
         strengths: values of C to choose from on val; without val the middle one is taken.
-        tolerance: largest entry of the gradient of the loss divided by C N, in the solver's coordinates, at which a
-            solution counts as found.
+        tolerance: a solution counts as found where the gradient of the objective divided by C N is nowhere larger
+            (scikit-learn's `tol`) and that objective is within a tenth of it of the least.
         most_steps: L-BFGS steps a strength.
     """
 
@@ -42,36 +46,26 @@ class Logistic(Head):
 
     def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
         """See `Head.fit`; val chooses C by accuracy, ties by cross-entropy."""
-        table, classes, positions = examples(x, y)
+        table, classes, positions = labelled(x, y)
         self.scale_ = Scale.of(table)
-        spectrum = Spectrum.of(torch.from_numpy(self.scale_(table)).double())
-        target = torch.from_numpy(one_hot(positions, len(classes)))
+        solver = Solver(self.scale_, table, torch.from_numpy(positions), len(classes), self.most_steps)
         open_ = val is not None and len(self.strengths) > 1
-        path = sorted(self.strengths) if open_ else [self.strengths[len(self.strengths) // 2]]
-        solutions, judged = [], []
+        path = sorted(set(self.strengths)) if open_ else [self.strengths[len(self.strengths) // 2]]
         # Choosing needs the answers and not the last digits; the chosen solution is polished.
-        rough = self.tolerance * (ROUGHER if open_ else 1)
-        start = torch.zeros(len(spectrum.values) + 1, len(classes), dtype=torch.float64)
-        for strength in path:
-            start = _solve(spectrum, target, strength, start, rough, self.most_steps)
-            solutions.append(start)
-            if val is not None and open_:
-                held_out = torch.from_numpy(self.scale_(features(val[0]))).double() @ spectrum.basis
-                judged.append(_judge(held_out, np.asarray(val[1]), start, classes))
-        best = validation_choice(judged) if open_ else 0
-        found = solutions[best]
-        if open_:
-            found = _solve(spectrum, target, path[best], found, self.tolerance, self.most_steps)
+        solutions = list(solver.path(path, self.tolerance * (ROUGHER if open_ else 1)))
+        best = 0
+        if val is not None and open_:
+            best = validation_choice(solver.judge(table_of(val[0]), positions_of(val[1], classes), solutions))
+            solutions[best] = solver.solve(solutions[best], path[best], self.tolerance)
         self.strength_, self.classes_ = path[best], classes
-        self.weight_ = (spectrum.basis @ found[:-1]).numpy()
-        self.bias_ = found[-1].numpy()
+        self.weight_ = solver.weights(solutions[best][:-1]).numpy()
+        self.bias_ = solutions[best][-1].numpy()
         return self
 
     def scores(self, x: ArrayLike) -> Matrix:
         """Log-odds up to a constant, float32 [N, K]; their softmax are the probabilities."""
         self.check_fitted()
-        scores: Matrix = (self.scale_(features(x)) @ self.weight_ + self.bias_).astype(np.float32)
-        return scores
+        return self.scale_.scores(table_of(x), self.weight_, self.bias_)
 
     def settled(self) -> Logistic:
         """A logistic regression of the chosen strength."""
@@ -84,51 +78,61 @@ class Logistic(Head):
         return {"strength": self.strength_}
 
 
-def _solve(
-    spectrum: Spectrum, target: Tensor, strength: float, start: Tensor, tolerance: float, most_steps: int
-) -> Tensor:
-    """Weights along the principal directions and, in the last row, intercepts: [R + 1, K].
+class Solver:
+    """Solutions on one table: weights [D + 1, K], intercepts last.
 
-    L-BFGS runs in coordinates in which the Hessian at the start is near the identity: along a direction of eigenvalue
-    e it is about c e / N + 1 / (C N), with c the mean of p (1 - p). The optimum is the same, the steps are few.
+    With fewer rows than columns the solution lies in the span of the rows, and is sought in the rows' coordinates
+    along their principal directions, which keep its length.
     """
-    n = len(spectrum.projected)
-    penalty = 1 / (strength * n)
-    spread = _spread(spectrum.projected, start)
-    stretch = (spread * spectrum.values / n + penalty).rsqrt()[:, None]
-    x = spectrum.projected * stretch.T
-    penalties = penalty * stretch.square()
 
-    weights = torch.vstack([start[:-1] / stretch, start[-1:]])
-    solver = torch.optim.LBFGS(
-        [weights], max_iter=most_steps, max_eval=4 * most_steps, history_size=20,
-        tolerance_grad=tolerance, tolerance_change=0.0, line_search_fn="strong_wolfe",
-    )  # fmt: skip
+    def __init__(self, scale: Scale, table: Source, positions: Tensor, classes: int, most_steps: int) -> None:
+        self.scale = scale
+        self._wide: _spectrum.Wide | None = None
+        if table.shape[0] < table.shape[1]:
+            self._wide = _spectrum.Wide.of(scale, table, positions, classes)
+            table = self._wide.coordinates.numpy()
+            scale = Scale(np.zeros(table.shape[1], np.float32), np.ones(table.shape[1], np.float32))
+        self.rows = table.shape[0]
+        self._path = Path(Objective(table, scale, positions, classes), most_steps)
 
-    def loss() -> Tensor:
-        chances = (x @ weights[:-1] + weights[-1]).log_softmax(1)
-        residual = (chances.exp() - target) / n
-        weights.grad = torch.vstack([x.T @ residual + penalties * weights[:-1], residual.sum(0)])
-        return (penalties * weights[:-1].square()).sum() / 2 - (chances * target).sum() / n
+    def path(self, strengths: Sequence[float], tolerance: float) -> Iterator[Tensor]:
+        """Solutions for ascending strengths, each sought where the two before it point, over the logarithm of C."""
+        before: list[tuple[float, Tensor]] = []
+        for strength in strengths:
+            start = before[-1][1] if before else None
+            if start is not None and len(before) > 1:
+                (c0, w0), (c1, w1) = before
+                start = w1 + (w1 - w0) * (math.log(strength / c1) / math.log(c1 / c0))
+            found = self.solve(start, strength, tolerance)
+            before = [*before[-1:], (strength, found)]
+            yield found
 
-    solver.step(loss)  # type: ignore[no-untyped-call]
-    return torch.vstack([weights[:-1] * stretch, weights[-1:]])
+    def solve(self, start: Tensor | None, strength: float, tolerance: float) -> Tensor:
+        """The solution for one strength."""
+        start = self._path.objective.start() if start is None else start
+        return self._path.solve(start, 1 / (strength * self.rows), tolerance)
 
+    def weights(self, inner: Tensor) -> Tensor:
+        """Weights [R, K] as weights of the scaled columns [D, K]."""
+        return inner if self._wide is None else self._wide.weights(inner)
 
-def _spread(x: Tensor, weights: Tensor) -> float:
-    """Mean of p (1 - p) over rows and classes: the curvature of the cross-entropy at these weights."""
-    chances = (x @ weights[:-1] + weights[-1]).softmax(1)
-    return max(float((chances * (1 - chances)).mean()), 1e-4)
+    def judge(self, table: Source, positions: Labels, solutions: Sequence[Tensor]) -> list[tuple[float, float]]:
+        """Accuracy and mean cross-entropy of each solution on held-out rows with class positions [N].
 
-
-def _judge(x: Tensor, labels: Labels, solution: Tensor, classes: Labels) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy on val, x [N, R] along the principal directions."""
-    chances = (x @ solution[:-1] + solution[-1]).log_softmax(1).numpy()
-    right = classes[chances.argmax(1)] == labels
-    known = np.isin(labels, classes)
-    position = np.searchsorted(classes, labels[known])
-    own = chances[known][np.arange(int(known.sum())), position]
-    return float(right.mean()), float(-own.mean()) if known.any() else 0.0
+        A row of a strange class, -1, is wrong and has no cross-entropy.
+        """
+        known = torch.from_numpy(positions >= 0)
+        own = torch.from_numpy(positions)
+        right, loss = (np.zeros(len(solutions)) for _ in range(2))
+        held = self.scale.pieces(table, check=True) if self._wide is None else self._wide.project(table)
+        for rows, x in held:
+            for k, weights in enumerate(solutions):
+                turned = weights.T.to(x.dtype)
+                logs = (product(x, turned[:, :-1].contiguous()) + turned[:, -1]).log_softmax(1)
+                right[k] += int((logs.argmax(1) == own[rows]).sum())
+                loss[k] -= float(logs[known[rows]].gather(1, own[rows][known[rows], None]).sum(dtype=torch.float64))
+        count = max(int(known.sum()), 1)
+        return list(zip(right / len(positions), loss / count, strict=True))
 
 
 build = Logistic

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from twofold.heads import _spectrum
 from twofold.heads._spectrum import Spectrum
-from twofold.heads._standard import Scale, one_hot, validation_choice
-from twofold.heads.base import Head, Labels, Matrix, examples, features
+from twofold.heads._standard import Scale, validation_choice
+from twofold.heads.base import Head, Labels, Matrix, labelled, positions_of, table_of
 
 # Relative to the mean eigenvalue of the scaled features' covariance, so that they mean the same for every D and N.
 STRENGTHS = tuple(float(s) for s in np.logspace(-5, 2, 15))
@@ -23,7 +24,8 @@ class Ridge(Head):
 
     With X the scaled, centred features [N, D], Y the centred indicators [N, K] and s the strength times the mean
     eigenvalue, the weights are (X'X + s I)^-1 X'Y = V (V'X'Y / (e + s)) with X'X = V diag(e) V': after one
-    eigendecomposition every strength costs a division and a product with a K-column matrix.
+    eigendecomposition every strength costs a division and a product with a K-column matrix. X'X and X'Y are summed
+    over pieces of rows in double precision.
 
     Args:
         strengths: the strengths to choose from on val; without val the middle one is taken.
@@ -34,24 +36,19 @@ class Ridge(Head):
 
     def fit(self, x: ArrayLike, y: ArrayLike, *, val: tuple[ArrayLike, ArrayLike] | None = None) -> Self:
         """See `Head.fit`; val chooses the strength by accuracy, ties by squared error."""
-        table, classes, positions = examples(x, y)
+        table, classes, positions = labelled(x, y)
         self.scale_ = Scale.of(table)
-        scaled = torch.from_numpy(self.scale_(table)).double()
-        target = torch.from_numpy(one_hot(positions, len(classes)))
-        self.bias_ = target.mean(0).numpy()
-        spectrum = Spectrum.of(scaled)
-        # V'X'Y, so that the weights for s are V (V'X'Y / (e + s)).
-        moments = spectrum.projected.T @ (target - target.mean(0))
-        self.strength_ = self._choose(spectrum, moments, classes, val)
-        self.weight_ = (spectrum.basis @ _shrunk(spectrum, moments, self.strength_)).numpy()
+        self.bias_ = np.bincount(positions) / len(positions)
+        spectrum = _spectrum.of(self.scale_, table, torch.from_numpy(positions), len(classes))
+        self.strength_ = self._choose(spectrum, classes, val)
+        self.weight_ = spectrum.weights(_shrunk(spectrum, self.strength_)).numpy()
         self.classes_ = classes
         return self
 
     def scores(self, x: ArrayLike) -> Matrix:
         """Predicted indicators, float32 [N, K]."""
         self.check_fitted()
-        scores: Matrix = (self.scale_(features(x)) @ self.weight_ + self.bias_).astype(np.float32)
-        return scores
+        return self.scale_.scores(table_of(x), self.weight_, self.bias_)
 
     def settled(self) -> Ridge:
         """A ridge of the chosen strength."""
@@ -63,25 +60,28 @@ class Ridge(Head):
         """The strength."""
         return {"strength": self.strength_}
 
-    def _choose(
-        self, spectrum: Spectrum, moments: Tensor, classes: Labels, val: tuple[ArrayLike, ArrayLike] | None
-    ) -> float:
+    def _choose(self, spectrum: Spectrum, classes: Labels, val: tuple[ArrayLike, ArrayLike] | None) -> float:
         if val is None or len(self.strengths) == 1:
             return self.strengths[len(self.strengths) // 2]
-        projected = torch.from_numpy(self.scale_(features(val[0]))).double() @ spectrum.basis
-        labels = np.asarray(val[1])
-        target = (labels[:, None] == classes).astype(np.float64) - self.bias_
-        judged = []
-        for strength in self.strengths:
-            guess = (projected @ _shrunk(spectrum, moments, strength)).numpy()
-            right = classes[(guess + self.bias_).argmax(1)] == labels
-            judged.append((float(right.mean()), float(np.square(guess - target).mean())))
+        table = table_of(val[0])
+        positions, bias = torch.from_numpy(positions_of(val[1], classes)), torch.from_numpy(self.bias_)
+        right, error = (np.zeros(len(self.strengths)) for _ in range(2))
+        along = [_shrunk(spectrum, strength) for strength in self.strengths]
+        columns = torch.arange(len(classes))
+        for rows, x in spectrum.project(table):
+            own = positions[rows]
+            target = (own[:, None] == columns).double() - bias
+            for k, weights in enumerate(along):
+                guess = x @ weights
+                right[k] += int(((guess + bias).argmax(1) == own).sum())
+                error[k] += float((guess - target).square_().sum())
+        judged = list(zip(right / table.shape[0], error / table.shape[0] / len(classes), strict=True))
         return self.strengths[validation_choice(judged)]
 
 
-def _shrunk(spectrum: Spectrum, moments: Tensor, strength: float) -> Tensor:
+def _shrunk(spectrum: Spectrum, strength: float) -> Tensor:
     """The weights along the principal directions [R, K]."""
-    return moments / (spectrum.values + strength * spectrum.unit)[:, None]
+    return spectrum.moments / (spectrum.values + strength * spectrum.unit)[:, None]
 
 
 build = Ridge

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import files, runs
+from twofold import files, runs, tables
 from twofold.errors import BadRun
 from twofold.heads import base as heads
 from twofold.records import Cell, Number, Tap
@@ -36,27 +36,28 @@ class Judge:
         head: its name.
         shots, trials: labels a class, and over how many draws of them is averaged; 0 shots: all labels.
         seed: of the draws.
+        memory: bytes that the tables of a cell may take.
     """
 
     head: str
     shots: int
     trials: int
     seed: int
+    memory: int
 
     def on_val(self, table: Store, cell: Cell) -> Record:
         """Fitted on train, judged on all of val."""
-        train, val = table.read("train", cell), table.read("val", cell)
+        train, val = table.tables(("train", "val"), cell, self.memory).values()
         trials = range(self.trials) if self.shots else range(1)
-        everything = np.arange(len(train.y))
-        drawn = (_shots.draw(train.y, self.shots, self.seed + k) if self.shots else everything for k in trials)
-        found = [self._judged(train, rows, val, np.arange(len(val.y))) for rows in drawn]
+        drawn = (_some(train, _shots.draw(train.y, self.shots, self.seed + k)) if self.shots else train for k in trials)
+        found = [self._judged(some, val) for some in drawn]
         return self._record(table, cell, found, len(val.y))
 
     def within(self, table: Store, cell: Cell) -> Record:
         """Fitted on some of the rows of train and val, judged on the rest, in turn: of few rows each one counts."""
         parts = [table.read(split, cell) for split in ("train", "val")]
         pooled = Table(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "index")))
-        found = [self._judged(pooled, rows, pooled, rest) for rows, rest in self._turns(pooled.y)]
+        found = [self._judged(_some(pooled, rows), _some(pooled, rest)) for rows, rest in self._turns(pooled.y)]
         return self._record(table, cell, found, len(pooled.y))
 
     def _turns(self, labels: Rows) -> Iterator[tuple[Rows, Rows]]:
@@ -71,16 +72,19 @@ class Judge:
                 fold[labels == label] = np.arange((labels == label).sum()) % FOLDS
             yield from ((everything[fold != k], everything[fold == k]) for k in range(FOLDS))
 
-    def _judged(self, train: Table, rows: Rows, held: Table, judges: Rows) -> tuple[float, float]:
-        x, y = held.x[judges], held.y[judges]
-        head = heads.load(self.head).fit(train.x[rows], train.y[rows], val=(x, y))
-        scores = head.scores(x)
-        return float((head.classes_[scores.argmax(1)] == y).mean()), head.loss(scores, y)
+    def _judged(self, train: Table, held: Table) -> tuple[float, float]:
+        head = heads.load(self.head).fit(train.x, train.y, val=(held.x, held.y))
+        scores = head.scores(held.x)
+        return float((head.classes_[scores.argmax(1)] == held.y).mean()), head.loss(scores, held.y)
 
     def _record(self, table: Store, cell: Cell, found: list[tuple[float, float]], n: int) -> Record:
         accuracy, loss = np.mean(found, 0)
         about = table.about_cell("val", cell)
         return {"cell": str(cell), **about, "accuracy": float(accuracy), "loss": float(loss), "n": n}
+
+
+def _some(table: Table, rows: Rows) -> Table:
+    return Table(tables.some(table.x, rows), table.y[rows], table.index[rows])
 
 
 def records(path: Path, wanted: Sequence[Cell], judge: Callable[[Cell], Record]) -> list[Record]:

@@ -15,7 +15,7 @@ from twofold.errors import BadRun, BadSetting
 from twofold.heads.base import Head
 from twofold.records import Cell, Number, Tap, number_text
 from twofold.settings import setting
-from twofold.steps import _fill, _views
+from twofold.steps import _fill, _memory, _views
 
 # What must stand in the choice.json of a run of select.
 CHOICE = {"model": str, "backbone": str, "data": str, "cell": str, "block": int, "t": Number | None, "pool": int}
@@ -63,6 +63,7 @@ class Place(_fill.Reading):
     controls: tuple[str, ...] = setting(
         ("pixels", "untrained"), help="rows to compare with; none for none", choices=CONTROLS, alone="none"
     )
+    memory: float | None = _memory.setting()
 
 
 @dataclass(frozen=True)

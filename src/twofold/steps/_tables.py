@@ -12,7 +12,7 @@ from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.heads import base as heads
 from twofold.records import Cell
-from twofold.steps import _fill, _spread, _views
+from twofold.steps import _fill, _memory, _spread, _views
 from twofold.steps._rows import Place, Row
 from twofold.store import Store, Table
 
@@ -32,7 +32,8 @@ def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, fol
     noises = [seed + k * seeds for k in range(place.draws)] if apart else [seed]
     reading = replace(place, draws=1) if apart else place
     stores = [_store(replace(reading, seed=noise), dataset, row, folder) for noise in noises]
-    return [_joined(stores, cells, _splits(place)) for cells in row.voters]
+    memory = _memory.bytes_for(place.memory)
+    return [_joined(stores, cells, _splits(place), memory) for cells in row.voters]
 
 
 def _splits(place: Place) -> tuple[str, ...]:
@@ -52,11 +53,11 @@ def _store(place: Place, dataset: Dataset, row: Row, folder: str) -> Store:
     return store
 
 
-def _joined(stores: Sequence[Store], cells: Sequence[Cell], splits: Sequence[str] = datasets.SPLITS) -> Tables:
-    """What one head reads of each split."""
+def _joined(stores: Sequence[Store], cells: Sequence[Cell], splits: Sequence[str], memory: int) -> Tables:
+    """What one head reads of each split; several tables are joined in memory."""
+    if len(stores) == len(cells) == 1:
+        return stores[0].tables(splits, cells[0], memory)
     parts = {split: [store.read(split, cell) for store in stores for cell in cells] for split in splits}
-    if len(parts["train"]) == 1:
-        return {split: tables[0] for split, tables in parts.items()}
     if cells[0].pool == 0:
         names = [str(cell) for cell in cells]
         return {

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold import files
+from twofold import tables as tables_
 from twofold.errors import BadRun
 from twofold.heads import base as heads
 from twofold.heads.base import Head
@@ -155,27 +156,27 @@ def _trial(tables: Tables, name: str, shots: int, seed: int) -> _Trial:
     """
     val, test = tables["val"], tables["test"]
     views = [table for split, table in tables.items() if split.startswith("train")]
-    rows = _shots.draw(views[0].y, shots, seed) if shots else slice(None)
-    train = _stacked([_take(view, rows) for view in views])
     if shots:
+        rows = _shots.draw(views[0].y, shots, seed)
+        views = [_take(view, rows) for view in views]
         val = _take(val, _shots.at_most(val.y, shots, seed))
+    train = _stacked(views)
     chosen = heads.load(name).fit(train.x, train.y, val=(val.x, val.y))
     final = chosen
     if not shots:
-        x, y = np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y])
-        final = chosen.settled().fit(x, y)
+        both = _stacked([train, val])
+        final = chosen.settled().fit(both.x, both.y)
     return _Trial(final, chosen.choice, chosen.scores(val.x), val.y, final.scores(test.x))
 
 
-def _take(table: Table, rows: NDArray[np.int64] | slice) -> Table:
-    return replace(table, x=table.x[rows], y=table.y[rows], index=table.index[rows])
+def _take(table: Table, rows: NDArray[np.int64]) -> Table:
+    return replace(table, x=tables_.some(table.x, rows), y=table.y[rows], index=table.index[rows])
 
 
 def _stacked(tables: Sequence[Table]) -> Table:
     """Rows under rows."""
-    if len(tables) == 1:
-        return tables[0]
-    return Table(*(np.concatenate([getattr(t, name) for t in tables]) for name in ("x", "y", "index")))
+    y, index = (np.concatenate([getattr(table, name) for table in tables]) for name in ("y", "index"))
+    return Table(tables_.below([table.x for table in tables]), y, index)
 
 
 def _mean(voters: Sequence[_Trial], split: str) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from twofold.heads import base as heads
 from twofold.records import Cell, Outcome, Score, number_text
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _adaptive, _fill, _judging, _labels, _shots, _spread
+from twofold.steps import _adaptive, _fill, _judging, _labels, _memory, _shots, _spread
 from twofold.steps._adaptive import Found, Plan
 from twofold.steps._judging import Judge
 from twofold.store import Store
@@ -53,6 +53,7 @@ class Config(_fill.Reading):
         choices=("grid", "adaptive"),
     )
     features: str | None = setting(None, help="folder or address of the store; none: OUT/features", identity=False)
+    memory: float | None = _memory.setting()
 
 
 def run(config: Config) -> Outcome:
@@ -65,7 +66,7 @@ def run(config: Config) -> Outcome:
     _labels.check(dataset)
     if config.shots:
         _shots.draw(dataset.build("train").labels, config.shots, config.seed)
-    judge = Judge(config.head, config.shots, config.trials, config.seed)
+    judge = Judge(config.head, config.shots, config.trials, config.seed, _memory.bytes_for(config.memory))
     planned = _adaptive.plan(judge, backbone, dataset, wanted, config.seed) if config.search == "adaptive" else None
     inputs = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "select", config, inputs) as run_:
