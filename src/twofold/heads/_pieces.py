@@ -6,11 +6,12 @@ A table is whatever has a shape and a dtype and gives rows by slices: a NumPy ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,6 +19,7 @@ from twofold.errors import BadData
 
 ENTRIES = 1 << 20  # numbers of a piece: 4 MB in single precision, which a processor's cache still holds
 FEWEST = 64  # rows of a piece, however wide they are
+HELD = 1 << 28  # bytes of rows held at once where a table that is not in memory does not say
 
 
 class Source(Protocol):
@@ -65,6 +67,41 @@ def pieces(
         if check and not torch.isfinite(piece.sum()):
             _refuse(table)
         yield there, piece
+
+
+def taken(table: Source, wanted: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
+    """The rows of every update, by their numbers.
+
+    From disk those of many updates are read at once and in the disk's order, as many as the table's `memory` allows:
+    the updates are the same, whatever that is.
+    """
+    if isinstance(table, np.ndarray):
+        yield from (table[rows] for rows in wanted)
+        return
+    fit = max(getattr(table, "memory", HELD) // (math.prod(table.shape[1:]) * table.dtype.itemsize), 1)
+    read: Any = getattr(table, "oindex", table)  # Zarr's word for rows by their numbers
+    for group in _grouped(wanted, fit):
+        yield from _from_one_reading(read, group)
+
+
+def _from_one_reading(read: Any, group: list[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
+    """By itself, so that what it holds is let go of before the next reading."""
+    numbers = np.unique(np.concatenate(group))
+    held = read[numbers]
+    for rows in group:
+        yield held[np.searchsorted(numbers, rows)]
+
+
+def _grouped(wanted: Iterable[NDArray[np.int64]], fit: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Updates of at most `fit` rows together, at least one of them."""
+    group: list[NDArray[np.int64]] = []
+    for rows in wanted:
+        if group and sum(map(len, group)) + len(rows) > fit:
+            yield group
+            group = []
+        group.append(rows)
+    if group:
+        yield group
 
 
 def as_tensor(values: Any) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -16,13 +15,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from twofold.errors import BadSetting, unknown
-from twofold.heads._pieces import Source, pieces
+from twofold.heads._pieces import Source, pieces, taken
 from twofold.heads._standard import moments, validation_choice
 from twofold.heads._training import RECIPES, Candidate, Weights, train
 from twofold.heads.base import Head, Labels, Matrix, examples, features, labelled, table_of
 
 ROWS = 1024  # of several maps, scored at once
-HELD = 1 << 28  # bytes of rows held at once where a table that is not in memory does not say
 Shape = Any  # of a row: (D,), or (C, h, w), or of several maps {cell: (C, h, w)}
 
 
@@ -82,7 +80,7 @@ class Trained(Head):
         self.classes_, self.shape_ = classes, self.scale_.shape
 
         def rows(wanted: Iterable[Tensor]) -> Iterator[Any]:
-            return (self.scale_(part) for part in _taken(table, (order[numbers.numpy()] for numbers in wanted)))
+            return (self.scale_(part) for part in taken(table, (order[numbers.numpy()] for numbers in wanted)))
 
         answers = torch.from_numpy(positions[order])
         found = train(lambda: self.network(self.shape_, len(classes)), rows, answers, recipe, self.seed)
@@ -148,41 +146,6 @@ def _parts(table: Source, *, check: bool = False) -> Iterator[NDArray[Any]]:
         yield from (table[start : start + ROWS] for start in range(0, table.shape[0], ROWS))
     else:
         yield from (piece.numpy() for _, piece in pieces(table, check=check))
-
-
-def _taken(table: Source, wanted: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
-    """The rows of every update.
-
-    From disk those of many updates are read at once and in the disk's order, as many as the table's `memory` allows:
-    the updates are the same, whatever that is.
-    """
-    if isinstance(table, np.ndarray):
-        yield from (table[rows] for rows in wanted)
-        return
-    fit = max(getattr(table, "memory", HELD) // (math.prod(table.shape[1:]) * table.dtype.itemsize), 1)
-    read: Any = getattr(table, "oindex", table)  # Zarr's word for rows by their numbers
-    for group in _grouped(wanted, fit):
-        yield from _from_one_reading(read, group)
-
-
-def _from_one_reading(read: Any, group: list[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
-    """By itself, so that what it holds is let go of before the next reading."""
-    numbers = np.unique(np.concatenate(group))
-    held = read[numbers]
-    for rows in group:
-        yield held[np.searchsorted(numbers, rows)]
-
-
-def _grouped(wanted: Iterable[NDArray[np.int64]], fit: int) -> Iterator[list[NDArray[np.int64]]]:
-    """Updates of at most `fit` rows together, at least one of them."""
-    group: list[NDArray[np.int64]] = []
-    for rows in wanted:
-        if group and sum(map(len, group)) + len(rows) > fit:
-            yield group
-            group = []
-        group.append(rows)
-    if group:
-        yield group
 
 
 def _order(table: Source, positions: Labels) -> NDArray[np.int64]:
