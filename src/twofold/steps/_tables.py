@@ -53,7 +53,9 @@ def _store(place: Place, dataset: Dataset, row: Row, folder: str) -> Store:
     return store
 
 
-def _joined(stores: Sequence[Store], cells: Sequence[Cell], splits: Sequence[str], memory: int) -> Tables:
+def _joined(
+    stores: Sequence[Store], cells: Sequence[Cell], splits: Sequence[str] = datasets.SPLITS, memory: int = 0
+) -> Tables:
     """What one head reads of each split; several tables are joined in memory."""
     if len(stores) == len(cells) == 1:
         return stores[0].tables(splits, cells[0], memory)
