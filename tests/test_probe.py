@@ -83,9 +83,8 @@ def test_rows_of_several_taps_stand_beside_one_another(where: tuple[object, ...]
         (score,) = probe(command, *where, "--out", tmp_path / name, *taps)["scores"]
         values[name] = score["value"]
     assert values["both"] > min(values["first"], values["second"])
-    joined = _tables._joined(
-        [Fake({"b1_t1_p1": 1e-3, "b2_t1_p1": 1e3})], [Cell.parse("b1_t1_p1"), Cell.parse("b2_t1_p1")]
-    )
+    sizes = {"b1_t1_p1": 1e-3, "b2_t1_p1": 1e3}
+    joined = _tables._joined([Fake(sizes)], [Cell.parse(name) for name in sizes], ("train", "test"), 2**30)  # type: ignore[list-item]
     assert joined["train"].x.shape == (50, 8)
     assert joined["train"].x[:, :4].var() == pytest.approx(joined["train"].x[:, 4:].var(), rel=0.3)
     assert (joined["test"].x[:, :4] / joined["train"].x[:, :4]).mean() == pytest.approx(1)
