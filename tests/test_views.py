@@ -18,7 +18,7 @@ from test_damage import photographs
 from twofold.datasets import base
 from twofold.heads import base as heads
 from twofold.records import Cell, Tap
-from twofold.steps import _views, probe
+from twofold.steps import _trials, _views
 from twofold.store import Store, Table
 
 Command = Callable[..., tuple[int, str, str]]
@@ -96,13 +96,13 @@ def test_a_head_learns_from_all_views_of_the_images_it_has(monkeypatch: pytest.M
 
         choice = None
 
-        def predict(self, x):
-            return np.zeros(len(x), dtype=int)
+        def scores(self, x):
+            return np.zeros((len(x), 2))
 
     monkeypatch.setattr(heads, "load", lambda name: Spy())
     table = Table(np.arange(20, dtype=np.float32)[:, None], labels, index)
     view = Table(table.x + 100, labels, index)
-    probe._trial({"train": table, "val": table, "test": table, "train.flip": view}, "spy", 3, 0)
+    _trials._trial({"train": table, "val": table, "test": table, "train.flip": view}, "spy", 3, 0)
     (x,) = seen
     assert len(x) == 12 and set(x[6:, 0] - 100) == set(x[:6, 0])
 
