@@ -69,6 +69,14 @@ def pieces(
         yield there, piece
 
 
+def doubled(some: Iterable[tuple[slice, Tensor]]) -> Iterator[tuple[slice, Tensor]]:
+    """Pieces in double precision, in one place that is used again."""
+    place: Tensor | None = None
+    for rows, x in some:
+        place = torch.empty(x.shape, dtype=torch.float64) if place is None else place
+        yield rows, place[: len(x)].copy_(x)
+
+
 def taken(table: Source, wanted: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
     """The rows of every update, by their numbers.
 

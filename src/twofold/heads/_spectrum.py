@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from twofold.heads._pieces import Source
+from twofold.heads._pieces import Source, doubled
 from twofold.heads._standard import Scale
 
 # Directions whose variance is below this share of the largest carry rounding alone.
@@ -71,7 +71,7 @@ class Tall:
         columns = table.shape[1]
         gram = torch.zeros(columns, columns, dtype=torch.float64)
         sums = torch.zeros(classes, columns, dtype=torch.float64)
-        for rows, x in _double(scale.pieces(table)):
+        for rows, x in doubled(scale.pieces(table)):
             sums.index_add_(0, positions[rows], x)
             for start in range(0, columns, BLOCK):
                 gram[start : start + BLOCK, start:].addmm_(x[:, start : start + BLOCK].T, x[:, start:])
@@ -86,7 +86,7 @@ class Tall:
 
     def project(self, table: Source) -> Iterator[tuple[slice, Tensor]]:
         """See `Spectrum`."""
-        for rows, x in _double(self.scale.pieces(table, check=True)):
+        for rows, x in doubled(self.scale.pieces(table, check=True)):
             yield rows, x @ self.basis
 
     def weights(self, along: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class Wide:
         """One pass over the rows for every piece of them."""
         count = table.shape[0]
         gram = torch.empty(count, count, dtype=torch.float64)
-        for rows, x in _double(scale.pieces(table)):
+        for rows, x in doubled(scale.pieces(table)):
             gram[rows] = _against(x, scale, table)
         unit = max(float(gram.trace()) / count, 1e-12)
         values, vectors = torch.linalg.eigh(gram)
@@ -133,14 +133,14 @@ class Wide:
 
     def project(self, table: Source) -> Iterator[tuple[slice, Tensor]]:
         """See `Spectrum`."""
-        for rows, x in _double(self.scale.pieces(table, check=True)):
+        for rows, x in doubled(self.scale.pieces(table, check=True)):
             yield rows, _against(x, self.scale, self.table) @ self.back
 
     def weights(self, along: Tensor) -> Tensor:
         """See `Spectrum`; one pass over the training rows."""
         inner = self.back @ along
         found = torch.zeros(self.table.shape[1], along.shape[1], dtype=torch.float64)
-        for rows, x in _double(self.scale.pieces(self.table)):
+        for rows, x in doubled(self.scale.pieces(self.table)):
             found += x.T @ inner[rows]
         return found
 
@@ -148,14 +148,6 @@ class Wide:
 def _against(x: Tensor, scale: Scale, table: Source) -> Tensor:
     """Products of scaled rows x [n, D] with all scaled rows of a table, double [n, N]."""
     found = torch.empty(len(x), table.shape[0], dtype=torch.float64)
-    for rows, other in _double(scale.pieces(table)):
+    for rows, other in doubled(scale.pieces(table)):
         found[:, rows] = x @ other.T
     return found
-
-
-def _double(some: Iterator[tuple[slice, Tensor]]) -> Iterator[tuple[slice, Tensor]]:
-    """Pieces in double precision, in one place that is used again."""
-    place: Tensor | None = None
-    for rows, x in some:
-        place = torch.empty(x.shape, dtype=torch.float64) if place is None else place
-        yield rows, place[: len(x)].copy_(x)

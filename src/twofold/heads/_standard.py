@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold.heads._pieces import ENTRIES, Source, pieces, product
+from twofold.heads._pieces import ENTRIES, Source, doubled, pieces
 from twofold.heads.base import Matrix
 
 
@@ -45,11 +45,14 @@ class Scale:
             yield rows, x.sub_(mean).mul_(factor)
 
     def scores(self, table: Source, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> Matrix:
-        """Scaled rows [N, D] times weight [D, K] and bias [K], float32 [N, K]."""
+        """Scaled rows [N, D] times weight [D, K] and bias [K], float32 [N, K].
+
+        Products are in double precision, so that a row's scores do not depend on the rows beside it.
+        """
         scores = torch.empty(table.shape[0], len(bias))
-        turned, offset = torch.from_numpy(weight).T.float().contiguous(), torch.from_numpy(bias).float()
-        for rows, x in self.pieces(table, check=True):
-            scores[rows] = product(x, turned) + offset
+        along, offset = torch.from_numpy(weight), torch.from_numpy(bias)
+        for rows, x in doubled(self.pieces(table, check=True)):
+            scores[rows] = (x @ along + offset).float()
         found: Matrix = scores.numpy()
         return found
 
