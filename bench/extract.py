@@ -4,12 +4,14 @@
 
 Networks have random weights: the ADM-256 architecture of P1, and a U-Net of CIFAR size. In every round each contender
 runs once, and so does a plain matrix product in the same number format; the table gives medians, so that a
-noisy machine shows in the spread and not in the ratios. `full` is the whole network, as the papers' code runs it.
+noisy machine shows in the spread and not in the ratios. `full` is the whole network, read our way; `full, plain` is the
+network of diffusers as it comes (fp32, channels first, the C library's memory as it is), as the papers' code runs it.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import platform
 import statistics
 import tempfile
@@ -26,7 +28,7 @@ from diffusers import DDPMScheduler
 from PIL import Image
 
 from twofold import results
-from twofold.backbones import _adm, _unet
+from twofold.backbones import _adm, _memory, _unet
 from twofold.backbones import base as backbones
 from twofold.backbones._network import DiffusionNetwork
 from twofold.datasets import base as datasets
@@ -69,6 +71,7 @@ class Contender:
     images: int
     operations: int
     work: Callable[[], object]
+    kept: bool = True
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
 
@@ -79,6 +82,31 @@ def load(config: dict[str, Any], precision: str, compiled: bool) -> DiffusionNet
     unet = unet.to(device=device, memory_format=torch.channels_last)
     placement = backbones.Placement(device, DTYPES[precision], compile=compiled)
     return _unet.backbone(unet, DDPMScheduler(), placement, name="random")
+
+
+def remember(kept: bool) -> None:
+    """Keep freed memory as `backbones.load` does on a CPU, or give it back as the C library does by itself."""
+    if not _memory.keep():
+        return
+    library, megabyte = ctypes.CDLL(None), 1 << 20
+    values = _memory.VALUES if kept else dict.fromkeys(_memory.VALUES, 32 * megabyte) | {_memory.TOP_PAD: 0}
+    for name, value in values.items():
+        library.mallopt(name, value)
+    if not kept:
+        library.malloc_trim(0)
+
+
+def plain(name: str, config: dict[str, Any], images: int, like: Contender) -> Contender:
+    """The whole network of diffusers, called as its documentation does."""
+    unet = _unet.make(config, torch.float32, weights=True).eval()
+    unet = unet.to("cuda" if torch.cuda.is_available() else "cpu")
+    x = torch.randn(images, unet.config.in_channels, *[unet.config.sample_size] * 2, device=unet.device)
+
+    def work() -> None:
+        with torch.inference_mode():
+            unet(x, STEP)
+
+    return Contender(name, "full, plain", "fp32", images, like.operations, work, kept=False)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -113,24 +141,39 @@ def contenders(name: str, backbone: DiffusionNetwork, precision: str, images: in
 
 def measure(all_: list[Contender], rounds: int) -> None:
     for c in all_:
+        remember(c.kept)
         c.work()
     for k in range(rounds):
         for c in all_ if k % 2 else all_[::-1]:
+            remember(c.kept)
             c.rates.append(matrix_rate(c.precision))
             c.seconds.append(timed(c.work) / c.images)
             c.rates[-1] = (c.rates[-1] + matrix_rate(c.precision)) / 2
 
 
 def table(all_: list[Contender]) -> str:
-    rows = [("network", "read", "format", "s/image (lowest to highest)", "GFLOP/image", "of full", "of matrix product")]
+    rows = [
+        (
+            "network",
+            "read",
+            "format",
+            "s/image (lowest to highest)",
+            "GFLOP/image",
+            "of full",
+            "times plain",
+            "of matrix product",
+        )
+    ]
     for c in all_:
         seconds = statistics.median(c.seconds)
-        full = next(f for f in all_ if (f.network, f.precision, f.what) == (c.network, c.precision, "full"))
-        of_full = statistics.median(a / b for a, b in zip(c.seconds, full.seconds, strict=True))
+        full = next(f for f in all_ if (f.precision, f.what) == (c.precision, "full"))
+        of_full, of_plain = (
+            statistics.median(a / b for a, b in zip(c.seconds, other.seconds, strict=True)) for other in (full, all_[0])
+        )
         shares = [c.operations / s / r for s, r in zip(c.seconds, c.rates, strict=True)]
         rows.append(
             (c.network, c.what, c.precision, f"{seconds:.4g} ({min(c.seconds):.4g} to {max(c.seconds):.4g})",
-             f"{c.operations / 1e9:.1f}", f"{of_full:.3f}",
+             f"{c.operations / 1e9:.1f}", f"{of_full:.3f}", f"{1 / of_plain:.2f}",
              f"{statistics.median(shares):.2f}")
         )  # fmt: skip
     return results.table(rows)
@@ -198,14 +241,17 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="batches of the end-to-end comparison")
     parser.add_argument("--compile", action="store_true")
     given = parser.parse_args()
-    print(hardware())
+    print(hardware(), flush=True)
+    remember(kept=True)
     for name in given.networks.split(","):
         config, _, images = NETWORKS[name]
         found: list[Contender] = []
-        told = []
+        told: list[str] = []
         for precision in given.precisions.split(","):
             backbone = load(config(), precision, given.compile)
             found += contenders(name, backbone, precision, images)
+            if len(told) == 0:
+                found.insert(0, plain(name, config(), images, found[0]))
             told.append(f"{precision}: {end_to_end(name, backbone, given.images * images, given.rounds)}")
         measure(found, given.rounds)
         print("", table(found), "", *told, sep="\n", flush=True)

@@ -17,6 +17,7 @@ NEVER = 2**31 - 1
 STEP = 1 << 26
 # Blocks above this go back all the same: they are few, and the holes they would leave are large.
 KEPT = 192 << 20
+VALUES = {MMAP_THRESHOLD: KEPT, TRIM_THRESHOLD: NEVER, TOP_PAD: STEP}
 
 
 @functools.cache
@@ -26,5 +27,4 @@ def keep() -> bool:
     if not glibc or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     library = ctypes.CDLL(None)
-    values = {MMAP_THRESHOLD: KEPT, TRIM_THRESHOLD: NEVER, TOP_PAD: STEP}
-    return all(library.mallopt(name, value) for name, value in values.items())
+    return all(library.mallopt(name, value) for name, value in VALUES.items())
