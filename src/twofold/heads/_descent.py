@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twofold.heads._pieces import ENTRIES, Source, product
+from twofold.heads._pieces import ENTRIES, Source, product_and_back
 from twofold.heads._standard import Scale
 
 MEMORY = 20  # pairs of steps and changes of slope that are kept
@@ -67,19 +67,21 @@ class Objective:
     def at(self, weights: Tensor) -> Point:
         """One pass over the rows."""
         columns = self.table.shape[1]
-        turned = weights.T.to(self._dtype).contiguous()
+        turned = weights.T.to(self._dtype)
+        inner = turned[:, :-1].contiguous()
         slope = torch.zeros(self.classes, columns + 1, dtype=torch.float64)
         mixing = torch.zeros(self.classes, self.classes, dtype=torch.float64)
         loss = 0.0
         for rows, x in self._pieces():
-            logs = (product(x, turned[:, :-1].contiguous()) + turned[:, -1]).log_softmax(1)
+            scores, back = product_and_back(x, inner)
+            logs = scores.add_(turned[:, -1]).log_softmax(1)
             own = self.positions[rows, None]
             loss -= float(logs.gather(1, own).sum(dtype=torch.float64))
             chances = logs.exp_()
             mixing -= chances.T @ chances
             mixing.diagonal().add_(chances.sum(0))
             chances.scatter_add_(1, own, chances.new_full(own.shape, -1))
-            slope[:, :-1] += chances.T @ x
+            slope[:, :-1] += back(chances)
             slope[:, -1] += chances.sum(0)
         count = self.table.shape[0]
         return Point(weights, loss / count, slope.T / count, mixing / count)

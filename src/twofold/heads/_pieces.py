@@ -6,7 +6,7 @@ A table is whatever has a shape and a dtype and gives rows by slices: a NumPy ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,6 +127,16 @@ def product(x: Tensor, weights: Tensor) -> Tensor:
     if x.dtype == torch.float32 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return functional.linear(x.to_mkldnn(), weights.to_mkldnn()).to_dense()
     return x @ weights.T
+
+
+def product_and_back(x: Tensor, weights: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """As `product`, and what brings a slope of it [n, K] back to the weights [K, D]: that slope turned, times x."""
+    if x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return x @ weights.T, lambda slope: slope.T @ x
+    own = weights.detach().requires_grad_()
+    with torch.enable_grad():
+        found = functional.linear(x.to_mkldnn(), own)
+    return found.detach().to_dense(), lambda slope: torch.autograd.grad(found, own, slope.to_mkldnn())[0]
 
 
 def _refuse(table: Source) -> None:
