@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import chunks, places
+from twofold import chunks, places, tables
 from twofold.arrays import Arrays, chunk_name
 from twofold.claims import Claims
 from twofold.errors import BadStore, SealedSplit
@@ -49,6 +49,10 @@ class Table:
     x: Any
     y: NDArray[np.int64]
     index: NDArray[np.int64]
+
+    def some(self, rows: NDArray[np.int64]) -> Table:
+        """Some of the rows by their positions."""
+        return Table(tables.some(self.x, rows), self.y[rows], self.index[rows])
 
 
 class Store:
@@ -148,11 +152,6 @@ class Store:
             worst = float(np.abs(values).max())
             raise BadStore(f"Features of {cell} reach {worst:.3g}, which {dtype} cannot hold. Give --dtype float32.")
         self.arrays.write(column(split, cell), number, stored)
-
-    def read_chunk(self, split: str, cell: Cell, number: int, *, room: chunks.Raw | None = None) -> NDArray[Any]:
-        """The rows of one chunk as they are stored, [rows, ...]; see `Arrays.read`."""
-        self._check_open(split)
-        return self.arrays.read(column(split, cell), number, room=room)
 
     def labels(self, split: str) -> NDArray[np.int64]:
         """int64 [N]."""

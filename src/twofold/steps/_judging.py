@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import files, runs, tables
+from twofold import files, runs
 from twofold.errors import BadRun
 from twofold.heads import base as heads
 from twofold.records import Cell, Number, Tap
@@ -49,7 +49,7 @@ class Judge:
         """Fitted on train, judged on all of val."""
         train, val = table.tables(("train", "val"), cell, self.memory).values()
         trials = range(self.trials) if self.shots else range(1)
-        drawn = (_some(train, _shots.draw(train.y, self.shots, self.seed + k)) if self.shots else train for k in trials)
+        drawn = (train.some(_shots.draw(train.y, self.shots, self.seed + k)) if self.shots else train for k in trials)
         found = [self._judged(some, val) for some in drawn]
         return self._record(table, cell, found, len(val.y))
 
@@ -57,7 +57,7 @@ class Judge:
         """Fitted on some of the rows of train and val, judged on the rest, in turn: of few rows each one counts."""
         parts = [table.read(split, cell) for split in ("train", "val")]
         pooled = Table(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "y", "index")))
-        found = [self._judged(_some(pooled, rows), _some(pooled, rest)) for rows, rest in self._turns(pooled.y)]
+        found = [self._judged(pooled.some(rows), pooled.some(rest)) for rows, rest in self._turns(pooled.y)]
         return self._record(table, cell, found, len(pooled.y))
 
     def _turns(self, labels: Rows) -> Iterator[tuple[Rows, Rows]]:
@@ -81,10 +81,6 @@ class Judge:
         accuracy, loss = np.mean(found, 0)
         about = table.about_cell("val", cell)
         return {"cell": str(cell), **about, "accuracy": float(accuracy), "loss": float(loss), "n": n}
-
-
-def _some(table: Table, rows: Rows) -> Table:
-    return Table(tables.some(table.x, rows), table.y[rows], table.index[rows])
 
 
 def records(path: Path, wanted: Sequence[Cell], judge: Callable[[Cell], Record]) -> list[Record]:

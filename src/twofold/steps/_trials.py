@@ -10,7 +10,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +158,8 @@ def _trial(tables: Tables, name: str, shots: int, seed: int) -> _Trial:
     views = [table for split, table in tables.items() if split.startswith("train")]
     if shots:
         rows = _shots.draw(views[0].y, shots, seed)
-        views = [_take(view, rows) for view in views]
-        val = _take(val, _shots.at_most(val.y, shots, seed))
+        views = [view.some(rows) for view in views]
+        val = val.some(_shots.at_most(val.y, shots, seed))
     train = _stacked(views)
     chosen = heads.load(name).fit(train.x, train.y, val=(val.x, val.y))
     final = chosen
@@ -167,10 +167,6 @@ def _trial(tables: Tables, name: str, shots: int, seed: int) -> _Trial:
         both = _stacked([train, val])
         final = chosen.settled().fit(both.x, both.y)
     return _Trial(final, chosen.choice, chosen.scores(val.x), val.y, final.scores(test.x))
-
-
-def _take(table: Table, rows: NDArray[np.int64]) -> Table:
-    return replace(table, x=tables_.some(table.x, rows), y=table.y[rows], index=table.index[rows])
 
 
 def _stacked(tables: Sequence[Table]) -> Table:
