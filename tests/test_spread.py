@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from twofold import places, runs
-from twofold.steps import _sharing, _spread
+from twofold.steps import _sharing, _workers
 
 Command = Callable[..., tuple[int, str, str]]
 SECONDS = 150.0  # the longest wait for another process
@@ -96,19 +96,19 @@ def test_workers_share_the_chunks_and_one_that_dies_costs_nothing_else(
     command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start = _spread._Helper.__init__
+    start = _workers.Worker.__init__
 
-    def begun(helper: Any, task: _spread.Task) -> None:
+    def begun(helper: Any, task: _workers.Task, unit: str) -> None:
         """Started, and waited for until it has loaded its network, so that there is something left to do."""
-        start(helper, task)
+        start(helper, task, unit)
         limit = time.monotonic() + SECONDS
         while not helper._lines():
-            assert helper._process.poll() is None and time.monotonic() < limit, _spread._read(helper._failed)
+            assert helper._process.poll() is None and time.monotonic() < limit, _workers._read(helper._failed)
             time.sleep(0.01)
         if killed:
             helper._process.kill()
 
-    monkeypatch.setattr(_spread._Helper, "__init__", begun)
+    monkeypatch.setattr(_workers.Worker, "__init__", begun)
     code, out, err = command(*flags(tiny_run, tmp_path / "store"), "--workers", 2, "--json")
     assert code == 0, err
     assert contents(tmp_path / "store") == alone

@@ -37,6 +37,7 @@ class Parts:
         codec: between images and what is denoised.
         schedule: settings of the noise schedule in the words of diffusers' schedulers.
         classes: how many classes the network can be told; 0 where it cannot.
+        class_names: what they are called, where the folder says.
         pipeline: makes the diffusers pipeline to save.
         compiled: submodules that `--compile` compiles.
     """
@@ -49,6 +50,7 @@ class Parts:
     codec: Codec
     schedule: dict[str, Any]
     classes: int = 0
+    class_names: tuple[str, ...] = ()
     pipeline: Callable[[], Any] | None = None
     compiled: Sequence[nn.Module] = field(default=())
 
@@ -65,6 +67,7 @@ class DiffusionNetwork(DiffusionBackbone):
         self.identity = identity
         self.process = parts.process
         self.classes = parts.classes
+        self.class_names = parts.class_names
         self.schedule = parts.schedule
         self.sample_shape = parts.codec.shape
         self.image_size = parts.codec.image_size
@@ -136,11 +139,12 @@ class DiffusionNetwork(DiffusionBackbone):
         return _taps.touched(self.network, lambda: _taps.read([place], run))
 
     @torch.no_grad()
-    def denoise(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
-        """See `DiffusionBackbone.denoise`."""
-        steps = self.native(t, len(x_t))
-        predicted = self._predict(x_t, steps, labels).float()[:, : self.sample_shape[0]]
-        return self.parts.prediction(x_t, predicted, *self.coefficients(steps))
+    def estimate(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """See `DiffusionBackbone.estimate`."""
+        steps, channels = self.native(t, len(x_t)), self.sample_shape[0]
+        predicted = self._predict(x_t, steps, labels).float()
+        clean = self.parts.prediction(x_t, predicted[:, :channels], *self.coefficients(steps))
+        return clean, predicted[:, channels:] if predicted.shape[1] == 2 * channels else None
 
     def pixels(self, x: Tensor) -> NDArray[np.uint8]:
         """See `DiffusionBackbone.pixels`."""

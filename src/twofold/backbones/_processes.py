@@ -18,9 +18,14 @@ class Process(ABC):
 
     Attributes:
         allowed: the native steps that exist, in words.
+        least, most: the steps with the least and the most noise.
+        length: how many steps there are; None where there is one for every noise.
     """
 
     allowed: str
+    least: float
+    most: float
+    length: int | None = None
 
     @abstractmethod
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,6 +34,10 @@ class Process(ABC):
     @abstractmethod
     def holds(self, t: float) -> bool:
         """Whether t is a native step."""
+
+    @abstractmethod
+    def own_steps(self, count: int) -> list[float]:
+        """`count` steps from the noisiest down, as far apart as this family's own samplers take them."""
 
     @abstractmethod
     def nearest(self, sigma: float) -> float:
@@ -59,7 +68,8 @@ class Ladder(Process):
     def __init__(self, betas: Tensor) -> None:
         # Kept in double precision: sqrt(1 - abar) at t = 0 loses digits in single.
         self.signal = (1 - betas.double()).cumprod(0)
-        self.length = len(betas)
+        self.length: int = len(betas)
+        self.least, self.most = 0.0, float(self.length - 1)
         self.allowed = f"whole numbers 0 to {self.length - 1}"
         self._sigmas = ((1 - self.signal) / self.signal).sqrt()
 
@@ -74,6 +84,10 @@ class Ladder(Process):
     def holds(self, t: float) -> bool:
         """Whole numbers below T."""
         return float(t).is_integer() and 0 <= t < self.length
+
+    def own_steps(self, count: int) -> list[float]:
+        """Equally far apart from the last, noisiest step, as training began (Lin et al. 2023, table 2, "trailing")."""
+        return [float(round(self.length * (1 - k / count)) - 1) for k in range(count)]
 
     def nearest(self, sigma: float) -> float:
         """Nearest in ratio."""
@@ -99,6 +113,11 @@ class Exploding(Process):
         """Within the range that the network was trained on."""
         return self.least <= t <= self.most
 
+    def own_steps(self, count: int) -> list[float]:
+        """A geometric sequence (Song et al. 2021, appendix C)."""
+        ratio = self.least / self.most
+        return [max(self.most * ratio ** (k / max(count - 1, 1)), self.least) for k in range(count)]
+
     def nearest(self, sigma: float) -> float:
         """Half of sigma, held to the range."""
         return min(max(sigma / 2, self.least), self.most)
@@ -106,12 +125,17 @@ class Exploding(Process):
 
 @final
 class Flow(Process):
-    """t in 0..1, (1 - t) x + t noise (rectified flow, Liu et al. 2023; Esser et al. 2024, eq. 12)."""
+    """t in 0..1, (1 - t) x + t noise (rectified flow, Liu et al. 2023; Esser et al. 2024, eq. 12).
+
+    Args:
+        shift: how much nearer to noise samplers take their steps (Esser et al. 2024, eq. 23); 1: equally far apart.
+    """
 
     # The ends are the clean image and noise without a signal; the networks were trained between them.
     least, most = 1e-4, 0.9999
 
-    def __init__(self) -> None:
+    def __init__(self, shift: float = 1.0) -> None:
+        self.shift = shift
         self.allowed = f"{self.least:g} to {self.most:g}"
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +145,12 @@ class Flow(Process):
     def holds(self, t: float) -> bool:
         """Strictly between image and noise."""
         return self.least <= t <= self.most
+
+    def own_steps(self, count: int) -> list[float]:
+        """Equally far apart, then shifted towards noise."""
+        even = (1 - k / count for k in range(count))
+        shifted = (self.shift * t / (1 + (self.shift - 1) * t) for t in even)
+        return [min(max(t, self.least), self.most) for t in shifted]
 
     def nearest(self, sigma: float) -> float:
         """Sigma / (1 + sigma), held to the range."""

@@ -147,12 +147,14 @@ class DiffusionBackbone(Backbone):
         schedule: the settings of the noise schedule, in the words of diffusers' schedulers.
         sample_shape: (C, h, w) of what the network denoises.
         classes: how many classes the network can be told; 0 where it cannot.
+        class_names: what they are called, where its folder says; else empty.
     """
 
     process: Process
     schedule: dict[str, Any]
     sample_shape: tuple[int, int, int]
     classes: int
+    class_names: tuple[str, ...] = ()
 
     @abstractmethod
     def maps(
@@ -176,8 +178,16 @@ class DiffusionBackbone(Backbone):
         """The network's weights that a pass up to a block reads, by name."""
 
     @abstractmethod
+    def estimate(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The clean image in a noised one [B, C, h, w], and where in its range the variance of a step lies.
+
+        The second is what networks with a learned variance say, [B, C, h, w] from -1 to 1 (Nichol and Dhariwal 2021,
+        eq. 15); None of others.
+        """
+
     def denoise(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> Tensor:
         """Estimate the clean image of a noised one: [B, C, h, w] -> [B, C, h, w]."""
+        return self.estimate(x_t, t, labels)[0]
 
     @abstractmethod
     def pixels(self, x: Tensor) -> NDArray[np.uint8]:
@@ -201,10 +211,13 @@ class DiffusionBackbone(Backbone):
         """Native steps [B] on the device; a plain number is held against the range on every device."""
         import torch
 
-        steps = torch.as_tensor(t)
+        if not isinstance(t, torch.Tensor):
+            self.check_step(t)  # as it is: in single precision the ends of a range may lie outside of it
         # Looking into a tensor on a GPU would wait for it.
-        for extreme in {float(steps.min()), float(steps.max())} if steps.device.type == "cpu" else ():
-            self.check_step(extreme)
+        elif t.device.type == "cpu":
+            for extreme in {float(t.min()), float(t.max())}:
+                self.check_step(extreme)
+        steps = torch.as_tensor(t)
         return steps.to(self.placement.device).expand(count)
 
     def sigma(self, t: float | None) -> float | None:

@@ -5,7 +5,9 @@ Peebles and Xie 2023 (arXiv 2212.09748). Without a label the network is told the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,7 +44,15 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
         codec=_latent.codec(folder, int(network.config.sample_size), placement),
         schedule=schedule,
         classes=classes,
+        class_names=_names(folder, classes),
         compiled=[block.ff for block in network.transformer_blocks],
     )
     identity = "" if placement.weightless else _folders.identity(folder, ("transformer", "scheduler"), name.untrained)
     return DiffusionNetwork(parts, placement, name=str(name), identity=identity)
+
+
+def _names(folder: Path, classes: int) -> tuple[str, ...]:
+    """The classes' names as the pipeline's `id2label` has them; none where it does not name all."""
+    told = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("id2label") or {}
+    names = [told.get(str(k)) for k in range(classes)]
+    return tuple(str(name) for name in names) if all(names) else ()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import Tensor
 
 from twofold.backbones import _folders, _latent
@@ -41,7 +41,7 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
         network=network,
         places=[Place(f"block.{k}", block, part=1) for k, block in enumerate(network.transformer_blocks)],
         arguments=arguments,
-        process=Flow(),
+        process=Flow(_shift(folder)),
         prediction=from_flow,
         codec=_latent.codec(folder, int(network.config.sample_size), placement),
         schedule={},
@@ -52,6 +52,11 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
         _folders.identity(folder, ("transformer", "scheduler"), name.untrained) + _folders.identity(folder, texts)
     )  # fmt: skip
     return DiffusionNetwork(parts, placement, name=str(name), identity=identity)
+
+
+def _shift(folder: Path) -> float:
+    """How far the pipeline's own sampler moves its steps towards noise."""
+    return float(_folders.scheduler(FlowMatchEulerDiscreteScheduler, folder).config.shift)
 
 
 def _prompt(folder: Path, network: Any, placement: Placement) -> dict[str, Tensor]:

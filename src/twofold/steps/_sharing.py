@@ -1,11 +1,11 @@
-"""How processes that fill one store share its chunks: each takes what nobody has taken, and helps out at the end."""
+"""How processes share works that are named: each takes what nobody has taken, and helps out at the end."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,26 @@ from twofold.datasets.base import Rows
 from twofold.records import Cell
 
 WAIT = 0.1  # seconds until one looks again at what others are doing
+
+
+class Shared(Protocol):
+    """A piece of work that processes can share.
+
+    Attributes:
+        chunk: what it reads; works of one chunk are best done by one process.
+        name: by which processes agree on who does it.
+        rows: the images of it.
+    """
+
+    @property
+    def chunk(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def rows(self) -> Sized: ...
+
+
+W = TypeVar("W", bound=Shared)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +59,7 @@ class Work:
         return f"{self.chunk}/{self.t}"
 
 
-def share(plan: Sequence[Work], claims: Claims, lacking: Callable[[Work], bool], bar: Any) -> Iterator[Work]:
+def share(plan: Sequence[W], claims: Claims, lacking: Callable[[W], bool], bar: Any) -> Iterator[W]:
     """The works of a plan that this process shall do; ends when none is lacking but those that it was given.
 
     First come whole chunks, so that no two processes read the same images. Then what others have claimed and not

@@ -3,109 +3,218 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twofold import files, noise, plots, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
+from twofold.claims import Claims
 from twofold.errors import BadModel, BadSetting
 from twofold.records import Outcome
+from twofold.runs import Run
 from twofold.settings import Settings, setting
-from twofold.steps import _drawn
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from twofold.steps import _drawn, _guidance, _samplers, _sharing, _workers
 
 log = logging.getLogger("twofold")
 
-SAMPLERS = ("ddim", "ddpm")
 GRID_MOST = 100
+WRITERS = 8  # files that are on their way to the disk at once
 
 
 @dataclass(frozen=True)
 class Config(Settings):
     """Settings of `twofold sample`."""
 
-    model: str = setting(help="diffusion model: run:DIR or diffusers:DIR")
+    model: str = setting(help="diffusion model: run:DIR, adm:FILE.pt or diffusers:DIR_OR_HUB_ID")
     out: Path = setting(help="folder of the run: PNGs in images/, and grid.png", identity=False)
-    num: int = setting(64, help="number of images", least=1, most=10**7)
-    sampler: str = setting("ddim", help="how noise is removed", choices=SAMPLERS)
-    steps: int = setting(50, help="forward passes an image", least=1, most=100_000)
-    batch: int = setting(100, help="images a forward pass", least=1, most=10**6)
+    num: int = setting(
+        64, help="number of images; a larger one later adds the missing", least=1, most=10**7, identity=False
+    )
+    sampler: str = setting("ddim", help="how noise is removed", choices=tuple(_samplers.SAMPLERS))
+    steps: int = setting(
+        50, help="noise steps an image; heun and edm take two forward passes each", least=1, most=100_000
+    )
+    label: tuple[str, ...] | None = setting(
+        None, help="classes told in turn, names or numbers, or all; none: no class", repeats=True, alone=_guidance.ALL
+    )
+    guidance: float = setting(
+        1.0, help="how hard images are pulled towards their class; 0: no class, 1: the class alone", least=0, most=1000
+    )
+    batch: int = setting(100, help="images a forward pass", least=1, most=10**6, identity=False)
     seed: int = setting(0, help="seed of the noise; image i depends on it and on i alone", least=0, most=2**63 - 1)
+    workers: int = setting(1, help="processes that share the images", least=1, most=10**4, identity=False)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
 
 def run(config: Config) -> Outcome:
     """Write the images that are not there yet, then the grid."""
-    backbone = backbones.load(config.model, device=config.device, precision=config.precision)
-    if not isinstance(backbone, DiffusionBackbone):
-        raise BadModel(f"{config.model} cannot generate: it is not a diffusion model. Give run:DIR or diffusers:DIR.")
-    length = backbone.schedule.get("num_train_timesteps", 0)
-    if not length:
-        raise BadModel(f"{config.model} has no ladder of whole noise steps, which {' and '.join(SAMPLERS)} need.")
-    if config.steps > length:
-        raise BadSetting(f"sample --steps must be at most {length}, the model's noise steps; not {config.steps}.")
-    images = config.out / "images"
-    with runs.opened(config.out, "sample", config, {"model": backbone.fingerprint}) as run_:
-        images.mkdir(exist_ok=True)
-        files.sweep(images)
-        _write_missing(config, backbone)
-        shown = [_drawn.path(config.out, i) for i in range(min(config.num, GRID_MOST))]
-        plots.image_grid(shown, config.out / "grid.png")
-        facts = {"images": str(images), "num": config.num, "grid": str(config.out / "grid.png")}
+    if config.workers > 1 and runs.processes() > 1:
+        raise BadSetting("--workers starts processes, and so did torchrun. Give one of them.")
+    drawing = Drawing.of(config, config.device or runs.own_gpu())
+    inputs = {"model": drawing.backbone.fingerprint}
+    with runs.opened(config.out, "sample", config, inputs, together=True) as run_:
+        with _company(run_):
+            _share(drawing)
+        facts = _facts(drawing, run_)
+        if run_.writes:
+            shown = [drawing.path(i) for i in range(min(facts["num"], GRID_MOST))]
+            plots.image_grid(shown, config.out / "grid.png")
         run_.finish(facts)
-    return Outcome(facts, f"{config.num} images in {images}, the first {len(shown)} in {config.out / 'grid.png'}.")
+    return Outcome(facts, f"{facts['num']} images in {facts['images']}, the first of them in {facts['grid']}.")
 
 
-def _write_missing(config: Config, backbone: DiffusionBackbone) -> None:
-    """Generate in fixed groups of `batch`, so that an interruption does not change what is computed together."""
-    groups = [range(s, min(s + config.batch, config.num)) for s in range(0, config.num, config.batch)]
-    todo = [g for g in groups if not all(_drawn.path(config.out, i).exists() for i in g)]
-    with runs.progress(config.num, "sample", done=config.num - sum(map(len, todo))) as bar:
-        for group in todo:
-            pixels = generate(backbone, config.sampler, config.steps, config.seed, group)
-            for index, image in zip(group, pixels, strict=True):
-                _save(image, _drawn.path(config.out, index))
-            bar.advance(len(group))
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A network and what is asked of it.
+
+    Attributes:
+        config: the settings.
+        backbone: the network.
+        classes: the class of image i is the entry i modulo their number; empty: no class is told.
+    """
+
+    config: Config
+    backbone: DiffusionBackbone
+    classes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: Config, device: str | None) -> Drawing:
+        """Load the network and hold the settings against it.
+
+        Raises:
+            BadModel, BadSetting, UnknownName: before any image is made.
+        """
+        if config.label is None and config.guidance != 1:
+            raise BadSetting("--guidance pulls towards a class, and none is told. Give --label NAME, NUMBER or all.")
+        backbone = backbones.load(config.model, device=device, precision=config.precision)
+        if not isinstance(backbone, DiffusionBackbone):
+            raise BadModel(
+                f"{config.model} cannot generate: it is not a diffusion model. Give run:DIR, adm:FILE.pt or "
+                "diffusers:DIR_OR_HUB_ID."
+            )
+        most = backbone.process.length
+        if most is not None and config.steps > most:
+            raise BadSetting(f"sample --steps must be at most {most}, the model's noise steps; not {config.steps}.")
+        return cls(config, backbone, _guidance.classes(backbone, config.label) if config.label else ())
+
+    def path(self, index: int) -> Path:
+        """The file of an image."""
+        label = _guidance.folder(self.backbone, self._label(index)) if self.classes else ""
+        return _drawn.path(self.config.out, index, label)
+
+    def _label(self, index: int) -> int:
+        return self.classes[index % len(self.classes)]
+
+    def images(self, indices: range) -> Any:
+        """Images of these numbers, uint8 [B, H, W] or [B, H, W, 3]; image i depends on (seed, i) alone."""
+        import torch
+
+        config, backbone = self.config, self.backbone
+        own = noise.normal(config.seed, indices, backbone.sample_shape, purpose=noise.SAMPLING)
+        chances = noise.torch_generators(config.seed, indices, purpose=noise.SAMPLING_STEPS)
+        device = backbone.placement.device
+        labels = torch.tensor([self._label(i) for i in indices], device=device) if self.classes else None
+        estimate = _guidance.estimate(backbone, labels, config.guidance)
+        x = torch.from_numpy(own).to(device)
+        return backbone.pixels(_samplers.walk(backbone, config.sampler, config.steps, x, chances, estimate))
 
 
-def generate(backbone: DiffusionBackbone, sampler: str, steps: int, seed: int, indices: range) -> Any:
-    """Images of these numbers, uint8 [B, H, W] or [B, H, W, 3]; image i depends on (seed, i) alone."""
-    import torch
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Images that are made together, always the same ones, so that an interruption does not change them."""
 
-    scheduler = _scheduler(backbone, sampler)
-    scheduler.set_timesteps(steps)
-    shape = backbone.sample_shape
-    x = torch.from_numpy(noise.normal(seed, indices, shape, purpose=noise.SAMPLING)).to(backbone.placement.device)
-    chances = noise.torch_generators(seed, indices, purpose=noise.SAMPLING_STEPS)
-    for t in scheduler.timesteps:
-        x = _step(scheduler, backbone.denoise(x, int(t)), t, x, chances)
-    return backbone.pixels(x)
+    rows: range
 
+    @property
+    def name(self) -> str:
+        """By which processes agree on who makes it."""
+        return f"{self.rows.start}"
 
-def _step(scheduler: Any, clean: Tensor, t: Tensor, x: Tensor, chances: list[Any]) -> Tensor:
-    stepped: Tensor = scheduler.step(clean, t, x, generator=chances).prev_sample
-    return stepped
+    chunk = name
 
 
-def _scheduler(backbone: DiffusionBackbone, sampler: str) -> Any:
-    """A sampler of diffusers on the backbone's own schedule, told that it is given estimates of the clean image."""
-    from diffusers import DDIMScheduler, DDPMScheduler
+@dataclass(frozen=True, kw_only=True)
+class Task(_workers.Task):
+    """What another process must know to make a share of the images."""
 
-    kind = {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}[sampler]
-    # "trailing" starts at the last, noisiest step, as training did (Lin et al. 2023, arXiv 2305.08891, table 2).
-    return kind.from_config(
-        backbone.schedule,
-        prediction_type="sample",
-        # Latents have no ends to clip to.
-        clip_sample=backbone.preprocessing["range"] == "-1..1",
-        clip_sample_range=1.0,
-        timestep_spacing="trailing",
-    )
+    config: Config
+
+    def work(self, begun: Callable[[], None]) -> int:
+        """Make images; gives how many."""
+        drawing = Drawing.of(self.config, self.settle(self.config.device))
+        begun()
+        return _write_missing(drawing)
+
+
+@contextmanager
+def _company(run_: Run) -> Iterator[None]:
+    """Images are begun when the first process has made the folder and cleared it of what killed writers left."""
+    images = run_.folder / "images"
+    if run_.writes:
+        images.mkdir(exist_ok=True)
+        for folder in (images, *(p for p in images.iterdir() if p.is_dir())):
+            files.sweep(folder)
+    if runs.processes() > 1:
+        from torch import distributed
+
+        distributed.init_process_group("gloo")
+        distributed.barrier()
+        distributed.destroy_process_group()
+    yield
+
+
+def _share(drawing: Drawing) -> None:
+    """Make all images that are missing, with as many processes as are asked for."""
+    config = drawing.config
+    if config.workers == 1 or not any(_lacking(drawing, group) for group in _groups(config)):
+        _write_missing(drawing)
+        return
+    with _workers.started(Task(config=replace(config, workers=1)), config.workers, "images") as workers:
+        _write_missing(drawing)
+        for worker in workers:
+            worker.made()
+
+
+def _groups(config: Config) -> list[Group]:
+    return [Group(range(s, min(s + config.batch, config.num))) for s in range(0, config.num, config.batch)]
+
+
+def _lacking(drawing: Drawing, group: Group) -> bool:
+    return not all(drawing.path(i).exists() for i in group.rows)
+
+
+def _write_missing(drawing: Drawing) -> int:
+    """Make what is missing and nobody else makes; gives how many images. Files are written while the next are made."""
+    config, made = drawing.config, 0
+    todo = [group for group in _groups(config) if _lacking(drawing, group)]
+    left = sum(len(group.rows) for group in todo)
+    with (
+        runs.progress(config.num, "sample", done=config.num - left) as bar,
+        Claims(config.out / ".claims") as claims,
+        ThreadPoolExecutor(WRITERS) as writers,
+    ):
+        writing: list[Future[None]] = []
+        for group in _sharing.share(todo, claims, lambda group: _lacking(drawing, group), bar):
+            pixels = drawing.images(group.rows)
+            _settled(writing)
+            paths = [drawing.path(i) for i in group.rows]
+            writing = [writers.submit(_save, *pair) for pair in zip(pixels, paths, strict=True) if not pair[1].exists()]
+            made += len(group.rows)
+            bar.advance(len(group.rows))
+        _settled(writing)
+    return made
+
+
+def _settled(writing: list[Future[None]]) -> None:
+    """Wait for files to be written; the first that could not be is an error here."""
+    for one in writing:
+        one.result()
 
 
 def _save(image: Any, path: Path) -> None:
@@ -113,3 +222,12 @@ def _save(image: Any, path: Path) -> None:
 
     with files.replacing(path) as temporary:
         Image.fromarray(image).save(temporary)
+
+
+def _facts(drawing: Drawing, run_: Run) -> dict[str, Any]:
+    """What is there now: a run never shrinks, so a smaller --num finds the images of a larger one."""
+    config, there = drawing.config, (run_.finished or {}).get("num", 0)
+    return {
+        "images": str(config.out / "images"), "num": max(config.num, there if isinstance(there, int) else 0),
+        "grid": str(config.out / "grid.png"),
+    }  # fmt: skip

@@ -1,0 +1,69 @@
+"""Classes for class-conditional models: which are asked for, what they are called, how hard images are pulled there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from twofold.backbones.base import DiffusionBackbone
+from twofold.errors import BadSetting, unknown
+from twofold.steps._samplers import Estimate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ALL = "all"
+
+
+def classes(backbone: DiffusionBackbone, asked: Sequence[str]) -> tuple[int, ...]:
+    """The class numbers of names and numbers; `all` is each class once.
+
+    Raises:
+        BadSetting, UnknownName: the model has no classes, or none of that name or number.
+    """
+    if not backbone.classes:
+        raise BadSetting(f"{backbone.name} knows no classes, so a label means nothing to it. Leave --label out.")
+    if tuple(asked) == (ALL,):
+        return tuple(range(backbone.classes))
+    known = {word: k for k, name in enumerate(backbone.class_names) for word in (*_synonyms(name), name)}
+    return tuple(known[one] if one in known else _number(one, backbone, known) for one in asked)
+
+
+def _number(asked: str, backbone: DiffusionBackbone, known: dict[str, int]) -> int:
+    if asked.isdecimal() and int(asked) < backbone.classes:
+        return int(asked)
+    if known and not asked.lstrip("-").isdecimal():
+        raise unknown(f"class of {backbone.name}", asked, known)
+    raise BadSetting(f"--label of {backbone.name} must be 0 to {backbone.classes - 1}, or all; not {asked}.")
+
+
+def _synonyms(name: str) -> list[str]:
+    """ImageNet's classes are called by several words with commas between."""
+    return [word.strip() for word in name.split(",")]
+
+
+def folder(backbone: DiffusionBackbone, label: int) -> str:
+    """What the folder of a class is called: its name, or its number with zeros so that folders sort as classes do."""
+    if not backbone.class_names:
+        return f"{label:0{len(str(backbone.classes - 1))}d}"
+    name = re.sub(r"[/\\\0]+", "_", _synonyms(backbone.class_names[label])[0]).strip(". ")
+    return name or str(label)
+
+
+def estimate(backbone: DiffusionBackbone, labels: Tensor | None, weight: float) -> Estimate:
+    """The network told classes, pulled towards them: no class + weight (class - no class).
+
+    Classifier-free guidance (Ho and Salimans 2022, eq. 6) on the estimate of the clean image; that is the same as on
+    the noise, since one is a linear function of the other. 0 is no class, 1 the class alone. The variance, where one
+    is learned, is that of the class.
+    """
+
+    def guided(x: Tensor, t: float) -> tuple[Tensor, Tensor | None]:
+        told, variance = backbone.estimate(x, t, labels)
+        if labels is None or weight == 1:
+            return told, variance
+        untold = backbone.denoise(x, t)
+        return untold + weight * (told - untold), variance
+
+    return guided
