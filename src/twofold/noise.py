@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # The purposes, so that no two of them ever see the same numbers.
 FEATURES, TRAINING, SAMPLING, SAMPLING_STEPS, ORDER, SHOTS, BOOTSTRAP, VIEWS, FLIPS = range(9)
 AUGMENTATION = 15
+CLASSES = 20
 
 
 def generator(seed: int, index: int, *, draw: int = 0, purpose: int = FEATURES) -> np.random.Generator:

@@ -19,7 +19,7 @@ def check(dataset: Dataset) -> None:
         BadData: labels are missing or no whole numbers, there are fewer images than classes, train or val lacks a
             class, or there is one alone.
     """
-    train, val = (_whole(dataset, split) for split in ("train", "val"))
+    train, val = (whole(dataset, split) for split in ("train", "val"))
     if len(train) < len(dataset.classes):
         raise BadData(
             f"train of {dataset.name} has {len(train)} images for {len(dataset.classes)} classes. Give one a class, or "
@@ -35,7 +35,7 @@ def check(dataset: Dataset) -> None:
         )
 
 
-def _whole(dataset: Dataset, split: str) -> NDArray[np.int64]:
+def whole(dataset: Dataset, split: str) -> NDArray[np.int64]:
     """A split's labels, all there and whole."""
     labels = np.asarray(dataset.build(split).labels)
     where = f"{split} of {dataset.name}"

@@ -108,6 +108,13 @@ class Row:
         return told | several
 
 
+def place_text(about: dict[str, Any]) -> str:
+    """Where a score was read, in words."""
+    if "noises" in about:
+        return f"{about['block']}, {about['noises']} noise samples"
+    return f"{about['block']} {noise_text(about)} pool {about['pool'] or 'none'}"
+
+
 def noise_text(about: dict[str, Any]) -> str:
     """The noise steps of a score in words."""
     if "steps" in about:

@@ -187,6 +187,8 @@ def _place(about: dict[str, Any]) -> str:
         return ""
     if about["block"] == "pixels":
         return "the image itself"
+    if "noises" in about:
+        return _rows.place_text(about)
     try:
         number = Cell.parse(str(about.get("cell"))).tap.block
     except BadSetting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,10 @@ from twofold.heads.base import Head
 from twofold.records import Number, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _labels, _metrics, _rows, _shots, _spread, _tables, _trials, _views
+from twofold.steps import _labels, _metrics, _rows, _shots, _spread, _tables, _trials, _views, _zero_shot
 from twofold.steps._rows import Place, Row
 from twofold.steps._trials import Predictions
+from twofold.steps._zero_shot import Whole
 
 log = logging.getLogger("twofold")
 
@@ -32,6 +34,7 @@ MAIN = "top1"
 DIFFERENCE = "top1_difference"
 # What a score of this verb says of itself.
 ABOUT = {"row": str, "head": str, "block": str, "t": Number | None, "pool": int}
+ZERO_SHOT = _zero_shot.NAME
 DRAWN_CLASSES = 60  # a picture of more is unreadable; the table beside it has all
 
 
@@ -42,7 +45,9 @@ class Config(Place):
     out: Path = setting(
         help="folder of the run: results.jsonl, predictions/, confusion.png and confusion/*.csv", identity=False
     )
-    head: tuple[str, ...] = setting(("logistic",), help="heads to train")
+    head: tuple[str, ...] = setting(
+        ("logistic",), help=f"heads to train; {ZERO_SHOT}: none, the class that explains an image's noise best"
+    )
     shots: int = setting(
         0, help="labels a class to learn from, and as many of val for its strength; 0: all", least=0, most=10**9
     )
@@ -50,20 +55,28 @@ class Config(Place):
     against: Path | None = setting(
         None, help="run of probe on the same images whose first row all rows are compared with; none: this run's own"
     )
+    noises: int = setting(
+        16,
+        help=f"--head {ZERO_SHOT}: noise samples an image that the last classes are compared with",
+        least=1,
+        most=10**5,
+    )
+    stages: int = setting(
+        3,
+        help=f"--head {ZERO_SHOT}: how often classes are left out, with twice the samples each time",
+        least=1,
+        most=16,
+    )
     features: str | None = setting(None, help="folder or address for the stores; none: OUT/features", identity=False)
 
 
 def run(config: Config) -> Outcome:
     """Fit on train, choose strengths on val, open test once; a second run tells the same again."""
     _spread.check(config)
-    reads = _reads(config)
-    _views.splits(config.views)
-    dataset = datasets.load(config.data, on_error=config.on_error)
-    _labels.check(dataset)
-    if config.shots:
-        _shots.draw(dataset.build("train").labels, config.shots, config.seed)
+    reads = None if ZERO_SHOT in config.head else _reads(config)
+    dataset = _dataset(config, reads)
     rival = _rival(config, dataset)
-    rows = list(_rows.rows(config, dataset, reads))
+    rows = list(_rows_of(config, dataset, reads))
     with runs.opened(config.out, "probe", config, _inputs(config, dataset, rows[0], rival)) as run_:
         if run_.finished is None:
             dataset.tell_skipped()
@@ -71,6 +84,27 @@ def run(config: Config) -> Outcome:
             run_.finish(_facts(_scores(run_)))
         scores = _scores(run_)
     return Outcome(_facts(scores), _table(scores))
+
+
+def _dataset(config: Config, reads: Head | None) -> Dataset:
+    """The data, held against what is asked of it."""
+    if reads is None:
+        _zero_shot.check(config, config.head, config.shots)
+        return datasets.load(config.data, on_error=config.on_error)
+    _views.splits(config.views)
+    dataset = datasets.load(config.data, on_error=config.on_error)
+    _labels.check(dataset)
+    if config.shots:
+        _shots.draw(dataset.build("train").labels, config.shots, config.seed)
+    return dataset
+
+
+def _rows_of(config: Config, dataset: Dataset, reads: Head | None) -> Iterator[Row | Whole]:
+    """What is compared: what heads read, or without heads the networks themselves."""
+    if reads is None:
+        yield from _zero_shot.rows(config, dataset, config.noises, config.stages)
+    else:
+        yield from _rows.rows(config, dataset, reads)
 
 
 def _reads(config: Config) -> Head:
@@ -115,7 +149,7 @@ def _rival(config: Config, dataset: Dataset) -> tuple[dict[str, str], Prediction
     return {"run": str(folder), "row": first["row"], "head": first["head"]}, found
 
 
-def _inputs(config: Config, dataset: Dataset, row: Row, rival: Any) -> dict[str, str]:
+def _inputs(config: Config, dataset: Dataset, row: Row | Whole, rival: Any) -> dict[str, str]:
     """What the scores are made from: of a choice it is the cell that counts, not the file it stands in."""
     made_from = {"model": row.backbone.fingerprint, "data": dataset.fingerprint}
     if config.choice is not None:
@@ -130,7 +164,7 @@ def _scores(run_: Run) -> list[Score]:
     return results.read(run_.folder, ABOUT)
 
 
-def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row], rival: Any) -> None:
+def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row | Whole], rival: Any) -> None:
     """Append the scores of every row and head that results.jsonl lacks, and draw what was taken for what.
 
     Predictions are the first thing that is written, so what can be counted from them is never computed twice.
@@ -150,17 +184,26 @@ def _score_all(config: Config, run_: Run, dataset: Dataset, rows: list[Row], riv
     _draw(config, run_, dataset, rows)
 
 
-def _predictions(config: Config, run_: Run, dataset: Dataset, row: Row, head: str) -> Predictions:
+def _predictions(config: Config, run_: Run, dataset: Dataset, row: Row | Whole, head: str) -> Predictions:
     """Those that an earlier run left, or new ones."""
     path = _trials.path_of(run_.folder, row.name, head)
     if not path.exists():
         seeds = range(config.seed, config.seed + config.seeds)
-        folder = config.features or str(config.out / "features")
-        read = partial(_tables.read, config, dataset, row, seeds=config.seeds, folder=folder)
-        one_place = len(row.cells) == 1 and (config.draws == 1 or config.draws_as == "average")
-        keep = partial(_keep, config, dataset, row, head) if one_place and not row.control else None
-        _trials.run(read, head, config.shots, seeds, keep).save(path)
+        if isinstance(row, Row):
+            found = _learned(config, dataset, row, head, seeds)
+        else:
+            found = _zero_shot.predictions(config, run_.folder, dataset, row, seeds)
+        found.save(path)
     return _trials.load(path)
+
+
+def _learned(config: Config, dataset: Dataset, row: Row, head: str, seeds: range) -> Predictions:
+    """Those of a head that learns from features."""
+    folder = config.features or str(config.out / "features")
+    read = partial(_tables.read, config, dataset, row, seeds=config.seeds, folder=folder)
+    one_place = len(row.cells) == 1 and (config.draws == 1 or config.draws_as == "average")
+    keep = partial(_keep, config, dataset, row, head) if one_place and not row.control else None
+    return _trials.run(read, head, config.shots, seeds, keep)
 
 
 def _keep(
@@ -175,13 +218,15 @@ def _keep(
     _classifier.keep_best(_classifier.Classifier(*fitted), config.out / "classifier")
 
 
-def _measured(config: Config, dataset: Dataset, row: Row, head: str, found: Predictions) -> list[Score]:
+def _measured(config: Config, dataset: Dataset, row: Row | Whole, head: str, found: Predictions) -> list[Score]:
     """Every measure of one row and head as a score, top-1 first."""
     about = row.about | dataset.provenance | {
         "data": config.data, "head": head, "shots": config.shots, "views": list(_views.splits(config.views)),
-        "chosen": [json.loads(c) for c in found.chosen], "val": float(found.val.mean()),
-        "passes": row.passes * (1 if row.cells[0].tap.t is None else config.draws),
+        "chosen": [json.loads(c) for c in found.chosen], "passes": row.passes,
     }  # fmt: skip
+    if isinstance(row, Row):
+        draws = 1 if row.cells[0].tap.t is None else config.draws
+        about |= {"val": float(found.val.mean()), "passes": row.passes * draws}
     if config.choice is not None and config.other_data:
         about["choice"] = str(config.choice)
     seeds = tuple(int(seed) for seed in found.seeds)
@@ -200,7 +245,7 @@ def _difference(score: Score, rival: tuple[dict[str, str], Predictions], found: 
     return replace(told, name=DIFFERENCE, seeds=score.seeds, about=about | {"against": against})
 
 
-def _draw(config: Config, run_: Run, dataset: Dataset, rows: list[Row]) -> None:
+def _draw(config: Config, run_: Run, dataset: Dataset, rows: list[Row | Whole]) -> None:
     """Confusion matrices: one CSV for each row and head, one picture for the model's heads."""
     panels = {}
     for row in rows:
@@ -230,8 +275,7 @@ def _table(scores: list[Score]) -> str:
     whose = f"the first row of {rival}" if rival else "the first row"
     lines = [("", "head", "read at", "top-1 on test, %", "n", f"against {whose}, points")]
     for s in (s for s in scores if s.name == MAIN):
-        place = f"{s.about['block']} {_rows.noise_text(s.about)} pool {s.about['pool'] or 'none'}"
         pair = apart.get((s.about["row"], s.about["head"]))
         told = "" if pair is None else f"{results.percent(pair, signed=True)}  {results.p_text(pair.about['p'])}"
-        lines.append((s.about["row"], s.about["head"], place, results.percent(s), str(s.n), told))
+        lines.append((s.about["row"], s.about["head"], _rows.place_text(s.about), results.percent(s), str(s.n), told))
     return results.table(lines)
