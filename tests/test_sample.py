@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,7 +99,7 @@ class Gaussian:
 
     def draw(self, sampler: str, steps: int) -> torch.Tensor:
         x = torch.from_numpy(noise.normal(0, range(4), (1, 64, 64), purpose=noise.SAMPLING))
-        chances = noise.torch_generators(0, range(4), purpose=noise.SAMPLING_STEPS)
+        chances = partial(noise.torch_generators, 0, range(4), purpose=noise.SAMPLING_STEPS)
         return _samplers.walk(self, sampler, steps, x, chances, self.estimate)  # type: ignore[arg-type]
 
 
@@ -115,9 +116,11 @@ def test_samples_have_the_data_s_own_distribution(process: str, sampler: str) ->
 @pytest.mark.parametrize("process", PROCESSES)
 def test_second_order_samplers_are_nearer_to_the_end_in_as_many_steps(process: str) -> None:
     data = Gaussian(PROCESSES[process])
-    exact = data.draw("heun", 400)
-    off = {sampler: float((data.draw(sampler, 20) - exact).abs().mean()) for sampler in ("ddim", "heun", "dpm++")}
-    assert off["heun"] < off["ddim"] / 2 and off["dpm++"] < off["ddim"] / 2, off
+    # Karras's sigmas begin elsewhere, and the end depends on the beginning.
+    same_steps = {"ddim": "heun", "heun": "heun", "dpm++": "edm", "edm": "edm"}
+    exact = {sampler: data.draw(sampler, 400) for sampler in ("heun", "edm")}
+    off = {name: float((data.draw(name, 20) - exact[end]).abs().mean()) for name, end in same_steps.items()}
+    assert max(off["heun"], off["dpm++"], off["edm"]) < off["ddim"] / 2, off
 
 
 def test_ddim_is_the_pipeline_s_own(tiny_run: Path) -> None:
@@ -149,7 +152,7 @@ def test_ddim_on_a_flow_is_euler_s_method(tmp_path_factory: pytest.TempPathFacto
     for t in scheduler.timesteps:
         own = min(float(t) / 1000, Flow.most)
         theirs = scheduler.step((theirs - backbone.denoise(theirs, own)) / own, t, theirs).prev_sample
-    ours = _samplers.walk(backbone, "ddim", 5, start, [], _guidance.estimate(backbone, None, 1.0))
+    ours = _samplers.walk(backbone, "ddim", 5, start, list, _guidance.estimate(backbone, None, 1.0))
     torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
 
 
@@ -164,7 +167,7 @@ def test_ddpm_draws_with_the_variance_that_was_learned(said: float | None, sprea
 
     drawn: list[torch.Tensor] = []
     data, x = Gaussian(process), torch.zeros(1, 1, 64, 64)
-    _samplers.walk(data, "ddpm", 2, x, noise.torch_generators(0, [0], purpose=0), estimate)  # type: ignore[arg-type]
+    _samplers.walk(data, "ddpm", 2, x, partial(noise.torch_generators, 0, [0], purpose=0), estimate)  # type: ignore[arg-type]
     low, high = (float(process.coefficients(torch.tensor([t]))[0][0]) ** 2 for t in (499.0, 999.0))
     beta = 1 - high / low
     wanted = {"large": beta, "small": beta * (1 - low) / (1 - high)}[spread]

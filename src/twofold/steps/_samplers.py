@@ -8,7 +8,7 @@ name    scheduler                  visits
 ddpm    DDPMScheduler              the family's own steps; draws noise, with the variance that the network learned
 ddim    DDIMScheduler              the family's own steps; on a flow this is Euler's method
 heun    HeunDiscreteScheduler      the family's own steps, two passes each but the last
-dpm++   DPMSolverMultistep...      the family's own steps; second order from one pass a step (DPM-Solver++ 2M)
+dpm++   DPMSolverMultistep...      Karras's sigmas, rounded to native steps; second order from one pass each
 edm     HeunDiscreteScheduler      Karras's sigmas, rounded to native steps; two passes each but the last
 """
 
@@ -55,7 +55,7 @@ SAMPLERS = {
     "ddpm": Sampler("DDPMScheduler", {"variance_type": "learned_range", "clip_sample": False}, draws=True),
     "ddim": Sampler("DDIMScheduler", {"clip_sample": False}),
     "heun": Sampler("HeunDiscreteScheduler", order=2),
-    "dpm++": Sampler("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
+    "dpm++": Sampler("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, karras=True),
     "edm": Sampler("HeunDiscreteScheduler", karras=True, order=2),
 }
 
@@ -80,7 +80,7 @@ def walk(
     name: str,
     steps: int,
     x: Tensor,
-    chances: Sequence[torch.Generator],
+    chances: Callable[[], list[torch.Generator]],
     estimate: Estimate,
 ) -> Tensor:
     """From noise to images.
@@ -90,7 +90,7 @@ def walk(
         name: of the sampler.
         steps: how many noise steps it visits.
         x: standard normal noise [B, C, h, w].
-        chances: one generator an image, for samplers that draw noise.
+        chances: gives one generator an image, for samplers that draw noise.
         estimate: the network.
 
     Returns:
@@ -99,7 +99,7 @@ def walk(
     rungs = visited(backbone, name, steps)
     scheduler = _scheduler(backbone, name, rungs)
     bounded = backbone.preprocessing["range"] == "-1..1"  # latents have no ends to clip to
-    drawn = {"generator": list(chances)} if SAMPLERS[name].draws else {}
+    drawn = {"generator": chances()} if SAMPLERS[name].draws else {}
     scales = _scales(backbone, rungs)
     x = x * scheduler.init_noise_sigma
     for rung in scheduler.timesteps:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,13 @@ class Drawing:
 
         config, backbone = self.config, self.backbone
         own = noise.normal(config.seed, indices, backbone.sample_shape, purpose=noise.SAMPLING)
-        chances = noise.torch_generators(config.seed, indices, purpose=noise.SAMPLING_STEPS)
+        chances = partial(noise.torch_generators, config.seed, indices, purpose=noise.SAMPLING_STEPS)
         device = backbone.placement.device
         labels = torch.tensor([self._label(i) for i in indices], device=device) if self.classes else None
         estimate = _guidance.estimate(backbone, labels, config.guidance)
-        x = torch.from_numpy(own).to(device)
-        return backbone.pixels(_samplers.walk(backbone, config.sampler, config.steps, x, chances, estimate))
+        with torch.inference_mode():
+            x = torch.from_numpy(own).to(device)
+            return backbone.pixels(_samplers.walk(backbone, config.sampler, config.steps, x, chances, estimate))
 
 
 @dataclass(frozen=True, eq=False)
