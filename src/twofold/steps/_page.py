@@ -35,6 +35,7 @@ FACTS: dict[str, Kinds] = {
         "images": int, "parameters": int, "seconds": Number, "images_per_second": Number, "loss": Number,
         "probe": Number | None,
     },
+    "sample": {"num": int},
 }  # fmt: skip
 ABOUT: Kinds = {
     "shots": int, "per_seed": list[Number], "val": Number, "t": Number | None, "sigma": Number | None,
@@ -115,7 +116,7 @@ def undamaged(path: Path) -> Iterator[None]:
 def samples(run: RunFolder) -> dict[str, Any]:
     """Picture, facts and scores of a run of `sample`."""
     drawn = _drawn.written(run.folder, _wanted(run))
-    said = {name: run.setting(name) for name in ("model", "num", "sampler", "steps", "seed")}
+    said = {name: run.setting(name) for name in ("model", "sampler", "steps", "seed")} | {"num": str(_wanted(run))}
     counts = {"drawn": len(drawn), "shown": min(len(drawn), GRID_MOST)}
     names = {s.name for s in run.scores}
     meanings = [(name.replace("_", " "), told) for name, told in MEANINGS.items() if name in names]
@@ -124,8 +125,9 @@ def samples(run: RunFolder) -> dict[str, Any]:
 
 
 def _wanted(run: RunFolder) -> int:
+    """How many images there shall be; a run that grew says so when it is done."""
     with undamaged(run.folder / "config.toml"):
-        return int(run.settings["num"])
+        return max(int(run.settings["num"]), int((run.finished or {}).get("num", 0)))
 
 
 def _grid(run: RunFolder, drawn: Sequence[Path]) -> dict[str, Any] | None:
