@@ -287,12 +287,12 @@ def test_classes_can_be_called_by_name(tmp_path: Path, command: Command) -> None
     """ImageNet's names are several words with commas between; any of them will do."""
     folder = tiny_models.pipeline("DiTPipeline", tmp_path / "dit")
     index = folder / "model_index.json"
-    names = {str(k): f"word {k}, synonym/{k}" for k in range(10)}
+    names = {str(k): f"word {k}, synonym/{k}" for k in range(10)} | {"8": "Crane/bird", "9": "crane/bird, machine"}
     index.write_text(json.dumps(json.loads(index.read_text()) | {"id2label": names}))
     backbone = base.load(f"diffusers:{folder}", device="cpu", precision="fp32")
     assert isinstance(backbone, DiffusionBackbone)
     assert _guidance.classes(backbone, ("word 3", "synonym/4", "5")) == (3, 4, 5)
-    assert _guidance.folder(backbone, 3) == "word 3"
+    assert _guidance.folders(backbone)[7:] == ["word 7", "Crane_bird 8", "crane_bird 9"]
     code, _, err = command("sample", "--model", f"diffusers:{folder}", "--out", tmp_path / "run", "--label", "wrod 3")
     assert code == 2 and "Did you mean 'word 3'" in err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,12 +44,17 @@ def _synonyms(name: str) -> list[str]:
     return [word.strip() for word in name.split(",")]
 
 
-def folder(backbone: DiffusionBackbone, label: int) -> str:
-    """What the folder of a class is called: its name, or its number with zeros so that folders sort as classes do."""
+def folders(backbone: DiffusionBackbone) -> list[str]:
+    """What the folders of all classes are called: a name each, or numbers with zeros so that they sort as classes do.
+
+    Of classes that are called the same (ImageNet has two cranes), each has its number behind it.
+    """
     if not backbone.class_names:
-        return f"{label:0{len(str(backbone.classes - 1))}d}"
-    name = re.sub(r"[/\\\0]+", "_", _synonyms(backbone.class_names[label])[0]).strip(". ")
-    return name or str(label)
+        width = len(str(backbone.classes - 1))
+        return [f"{k:0{width}d}" for k in range(backbone.classes)]
+    names = [re.sub(r"[/\\\0]+", "_", _synonyms(name)[0]).strip(". ") for name in backbone.class_names]
+    counts = Counter(name.casefold() for name in names)
+    return [name if name and counts[name.casefold()] == 1 else f"{name} {k}".strip() for k, name in enumerate(names)]
 
 
 def estimate(backbone: DiffusionBackbone, labels: Tensor | None, weight: float) -> Estimate:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,11 @@ class Drawing:
 
     def path(self, index: int) -> Path:
         """The file of an image."""
-        label = _guidance.folder(self.backbone, self._label(index)) if self.classes else ""
-        return _drawn.path(self.config.out, index, label)
+        return _drawn.path(self.config.out, index, self._folders[self._label(index)] if self.classes else "")
+
+    @cached_property
+    def _folders(self) -> list[str]:
+        return _guidance.folders(self.backbone)
 
     def _label(self, index: int) -> int:
         return self.classes[index % len(self.classes)]
