@@ -261,6 +261,25 @@ def test_sigma_grows_with_the_step_and_step_is_its_inverse(diffusion: DiffusionB
     assert [diffusion.step(sigma) for sigma in sigmas if sigma] == pytest.approx(steps)
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 50])
+def test_steps_to_sample_at_go_down_from_the_noisiest(diffusion: DiffusionBackbone, count: int) -> None:
+    process = diffusion.process
+    for steps in (process.own_steps(count), process.karras_steps(count)):
+        assert len(steps) == count and all(process.holds(t) for t in steps)
+        assert steps == sorted(steps, reverse=True)
+    assert process.own_steps(count)[0] == process.most
+    assert process.holds(process.least) and process.sigma(process.least) < process.sigma(process.most)
+
+
+def test_the_estimate_is_the_clean_image(diffusion: DiffusionBackbone, images: Tensor) -> None:
+    x, t = diffusion.preprocess(images), step(diffusion)
+    assert t is not None
+    clean, variance = diffusion.estimate(x, t)
+    assert torch.equal(clean, diffusion.denoise(x, t))
+    assert variance is None or variance.shape == x.shape
+    assert len(diffusion.class_names) in (0, diffusion.classes)
+
+
 def test_sigma_is_the_ratio_of_noise_to_signal(diffusion: DiffusionBackbone) -> None:
     ones = torch.ones(1, *diffusion.sample_shape)
     for t in ladder(diffusion):

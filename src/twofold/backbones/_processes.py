@@ -12,6 +12,8 @@ from twofold.records import number_text
 if TYPE_CHECKING:
     from torch import Tensor
 
+LEAST_SIGMA, MOST_SIGMA, RHO = 0.002, 80.0, 7.0
+
 
 class Process(ABC):
     """A family's noise, from nearly none to nothing but.
@@ -35,9 +37,18 @@ class Process(ABC):
     def holds(self, t: float) -> bool:
         """Whether t is a native step."""
 
-    @abstractmethod
     def own_steps(self, count: int) -> list[float]:
         """`count` steps from the noisiest down, as far apart as this family's own samplers take them."""
+        return self.karras_steps(count)
+
+    def karras_steps(self, count: int) -> list[float]:
+        """The steps of `count` sigmas from the noisiest down, equally far apart in their seventh root.
+
+        Karras et al. 2022 (arXiv 2206.00364), eq. 5 and table 1, within what there is; several may be the same step.
+        """
+        high, low = min(self.sigma(self.most), MOST_SIGMA), max(self.sigma(self.least), LEAST_SIGMA)
+        start, end = high ** (1 / RHO), low ** (1 / RHO)
+        return [self.step((start + (end - start) * k / max(count - 1, 1)) ** RHO) for k in range(count)]
 
     @abstractmethod
     def nearest(self, sigma: float) -> float:

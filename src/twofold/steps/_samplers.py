@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 # The clean image [B, C, h, w] in x_t at a native step t, and what the network says of the variance, if it does.
 Estimate = Callable[["Tensor", float], tuple["Tensor", "Tensor | None"]]
 
-# Karras et al. 2022 (arXiv 2206.00364), table 1: the sigmas between which they walk.
-LEAST_SIGMA, MOST_SIGMA, RHO = 0.002, 80.0, 7.0
-
 
 @dataclass(frozen=True)
 class Sampler:
@@ -63,16 +60,8 @@ SAMPLERS = {
 def visited(backbone: DiffusionBackbone, name: str, steps: int) -> list[float]:
     """The native steps that a sampler visits, from little noise to much; steps that round to the same are one."""
     process = backbone.process
-    if not SAMPLERS[name].karras:
-        return sorted(set(process.own_steps(steps)))
-    low, high = max(process.sigma(process.least), LEAST_SIGMA), min(process.sigma(process.most), MOST_SIGMA)
-    return sorted({process.step(sigma) for sigma in karras(low, high, steps)})
-
-
-def karras(low: float, high: float, steps: int) -> list[float]:
-    """Sigmas from low to high, equally far apart in their seventh root (Karras et al. 2022, eq. 5)."""
-    ends = low ** (1 / RHO), high ** (1 / RHO)
-    return [(ends[1] + (ends[0] - ends[1]) * k / max(steps - 1, 1)) ** RHO for k in range(steps)]
+    found = process.karras_steps(steps) if SAMPLERS[name].karras else process.own_steps(steps)
+    return sorted(set(found))
 
 
 def walk(

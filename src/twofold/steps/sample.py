@@ -23,7 +23,6 @@ from twofold.steps import _drawn, _guidance, _samplers, _sharing, _workers
 
 log = logging.getLogger("twofold")
 
-GRID_MOST = 100
 WRITERS = 8  # files that are on their way to the disk at once
 
 
@@ -48,6 +47,7 @@ class Config(Settings):
     )
     batch: int = setting(100, help="images a forward pass", least=1, most=10**6, identity=False)
     seed: int = setting(0, help="seed of the noise; image i depends on it and on i alone", least=0, most=2**63 - 1)
+    grid: int = setting(100, help="images in grid.png; 0: no grid", least=0, most=10**4, identity=False)
     workers: int = setting(1, help="processes that share the images", least=1, most=10**4, identity=False)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
@@ -63,11 +63,12 @@ def run(config: Config) -> Outcome:
         with _company(run_):
             _share(drawing)
         facts = _facts(drawing, run_)
-        if run_.writes:
-            shown = [drawing.path(i) for i in range(min(facts["num"], GRID_MOST))]
+        if run_.writes and config.grid:
+            shown = [drawing.path(i) for i in range(min(facts["num"], config.grid))]
             plots.image_grid(shown, config.out / "grid.png")
         run_.finish(facts)
-    return Outcome(facts, f"{facts['num']} images in {facts['images']}, the first of them in {facts['grid']}.")
+    shown_in = f", the first {min(facts['num'], config.grid)} in {facts['grid']}" if config.grid else ""
+    return Outcome(facts, f"{facts['num']} images in {facts['images']}{shown_in}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,5 +235,5 @@ def _facts(drawing: Drawing, run_: Run) -> dict[str, Any]:
     config, there = drawing.config, (run_.finished or {}).get("num", 0)
     return {
         "images": str(config.out / "images"), "num": max(config.num, there if isinstance(there, int) else 0),
-        "grid": str(config.out / "grid.png"),
+        "grid": str(config.out / "grid.png") if config.grid else None,
     }  # fmt: skip
