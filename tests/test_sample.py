@@ -211,6 +211,8 @@ def test_a_larger_number_adds_to_the_run(tiny_run: Path, tmp_path: Path, command
         code, out, err = command(*arguments, "--out", tmp_path / "grown", "--num", num, "--batch", batch)
         assert code == 0, err
     assert json.loads(out)["num"] == 10  # a run never shrinks
+    _drawn.path(tmp_path / "grown", 8).unlink()
+    assert command(*arguments, "--out", tmp_path / "grown", "--num", 5)[0] == 0
     once, grown = images(tmp_path / "once"), images(tmp_path / "grown")
     assert once.keys() == grown.keys() and len(once) == 10
     for name, pixels in once.items():

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from twofold.steps import _drawn, _guidance, _samplers, _sharing, _workers
 
 log = logging.getLogger("twofold")
 
+SAMPLERS = tuple(_samplers.SAMPLERS)
 WRITERS = 8  # files that are on their way to the disk at once
 
 
@@ -35,7 +35,7 @@ class Config(Settings):
     num: int = setting(
         64, help="number of images; a larger one later adds the missing", least=1, most=10**7, identity=False
     )
-    sampler: str = setting("ddim", help="how noise is removed", choices=tuple(_samplers.SAMPLERS))
+    sampler: str = setting("ddim", help=f"how noise is removed: {', '.join(SAMPLERS)}", choices=SAMPLERS)
     steps: int = setting(
         50, help="noise steps an image; heun and edm take two forward passes each", least=1, most=100_000
     )
@@ -60,15 +60,23 @@ def run(config: Config) -> Outcome:
     drawing = Drawing.of(config, config.device or runs.own_gpu())
     inputs = {"model": drawing.backbone.fingerprint}
     with runs.opened(config.out, "sample", config, inputs, together=True) as run_:
-        with _company(run_):
-            _share(drawing)
-        facts = _facts(drawing, run_)
-        if run_.writes and config.grid:
-            shown = [drawing.path(i) for i in range(min(facts["num"], config.grid))]
+        drawing = replace(drawing, config=_grown(config, run_))
+        _begin(run_)
+        _share(drawing)
+        facts = {"images": str(config.out / "images"), "num": drawing.config.num, "grid": None}
+        if config.grid and run_.writes:
+            shown = [drawing.path(i) for i in range(min(drawing.config.num, config.grid))]
             plots.image_grid(shown, config.out / "grid.png")
+            facts["grid"] = str(config.out / "grid.png")
         run_.finish(facts)
-    shown_in = f", the first {min(facts['num'], config.grid)} in {facts['grid']}" if config.grid else ""
+    shown_in = f", the first of them in {facts['grid']}" if facts["grid"] else ""
     return Outcome(facts, f"{facts['num']} images in {facts['images']}{shown_in}.")
+
+
+def _grown(config: Config, run_: Run) -> Config:
+    """A run never shrinks: a smaller --num is answered with the images of a larger one that was done before."""
+    there = (run_.finished or {}).get("num", 0)
+    return replace(config, num=max(config.num, there if isinstance(there, int) else 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +166,10 @@ class Task(_workers.Task):
         return _write_missing(drawing)
 
 
-@contextmanager
-def _company(run_: Run) -> Iterator[None]:
-    """Images are begun when the first process has made the folder and cleared it of what killed writers left."""
-    images = run_.folder / "images"
+def _begin(run_: Run) -> None:
+    """Nobody writes before the first process has made the folder and cleared it of what killed writers left."""
     if run_.writes:
+        images = run_.folder / "images"
         images.mkdir(exist_ok=True)
         for folder in (images, *(p for p in images.iterdir() if p.is_dir())):
             files.sweep(folder)
@@ -172,7 +179,6 @@ def _company(run_: Run) -> Iterator[None]:
         distributed.init_process_group("gloo")
         distributed.barrier()
         distributed.destroy_process_group()
-    yield
 
 
 def _share(drawing: Drawing) -> None:
@@ -228,12 +234,3 @@ def _save(image: Any, path: Path) -> None:
 
     with files.replacing(path) as temporary:
         Image.fromarray(image).save(temporary)
-
-
-def _facts(drawing: Drawing, run_: Run) -> dict[str, Any]:
-    """What is there now: a run never shrinks, so a smaller --num finds the images of a larger one."""
-    config, there = drawing.config, (run_.finished or {}).get("num", 0)
-    return {
-        "images": str(config.out / "images"), "num": max(config.num, there if isinstance(there, int) else 0),
-        "grid": str(config.out / "grid.png") if config.grid else None,
-    }  # fmt: skip
