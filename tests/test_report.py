@@ -157,7 +157,7 @@ def test_page_shows_every_section_in_order(page):
         "reaches 97.6 % top-1 accuracy (95.6 to 99.6) on 450 test images, against 91.6 % from raw pixels and 87.2 % "
         "from the same network untrained (its head is the best on val, theirs the best on test)",
         "with 10 labels a class, pretrain with a knn head",
-        "ddpm", "50 forward passes an image", "81.5 %70.0 to 90.0", "classes seen",
+        "ddpm", "50 noise steps an image", "81.5 %70.0 to 90.0", "classes seen",
         "1,234,567", "5 min", "12 images/s",
         "Chosen for all labels of digits: block 8 up.0.0, t = 50 (σ = 0.18), pool 2.", "98.7 % of 269 val images",
         "optimistic", "Chosen for 10 labels a class", "mean of 5 draws of the labels", "costs 44 % of a forward pass",

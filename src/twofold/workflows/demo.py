@@ -37,7 +37,7 @@ class Config(Settings):
     out: Path = setting(Path("demo"), help="folder that gets one run a step, and the page", identity=False)
     images: int = setting(140_000, help="length of pre-training, in images seen", least=1, most=10**12)
     num: int = setting(500, help="images to generate", least=1, most=10**7)
-    steps: int = setting(50, help="forward passes an image that is generated", least=1, most=pretrain.Config.steps)
+    steps: int = setting(50, help="noise steps an image that is generated", least=1, most=pretrain.Config.steps)
     seeds: int = setting(3, help="seeds of every score", least=1, most=10**4)
     seed: int = setting(0, help="the first seed", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
