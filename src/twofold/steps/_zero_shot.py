@@ -24,7 +24,7 @@ from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell
-from twofold.steps import _batching, _labels, _rows, _trials
+from twofold.steps import _batching, _labels, _rows
 from twofold.steps._fill import steps as noise_steps
 from twofold.steps._trials import Predictions
 
@@ -35,6 +35,7 @@ NAME = "diffusion"
 # The ends of the noise that is explained by default, as noise-to-signal ratios: with less there is nothing to
 # explain, with more no class is left to be seen.
 SIGMAS = (0.2, 5.0)
+ANSWER = ("predicted", "confidence", "rank")
 CHUNK = 256  # images whose answers are kept at once
 
 
@@ -95,11 +96,14 @@ def check(config: _rows.Place, heads: Sequence[str], shots: int) -> None:
     unused = {
         "--choice": config.choice, "--block": config.block, "--pool": config.pool, "--vote": config.vote > 1,
         "--views": config.views, "--label": config.label is not None, "--draws": config.draws > 1, "--shots": shots,
-        "--workers": config.workers > 1, "--ray": config.ray,
     }  # fmt: skip
     for flag, given in unused.items():
         if given is not None and given is not False and given != 0:
-            raise BadSetting(f"The head {NAME} reads no features and trains nothing, so {flag} means nothing to it.")
+            raise BadSetting(
+                f"The head {NAME} reads no features and trains nothing, so {flag} means nothing to it. Leave it out."
+            )
+    if config.workers > 1 or config.ray:
+        raise BadSetting(f"The head {NAME} works in one process. Leave --workers and --ray out.")
 
 
 def rows(config: _rows.Place, dataset: Dataset, noises: int, stages: int) -> Iterator[Whole]:
@@ -148,26 +152,26 @@ def _spread(k: int) -> float:
     return sum(int(bit) * 0.5 ** (place + 1) for place, bit in enumerate(reversed(f"{k:b}")))
 
 
-def predictions(config: _rows.Place, run: Path, dataset: Dataset, row: Whole, seeds: Sequence[int]) -> Predictions:
-    """What a network answers on test, with the noise of each seed; answers are kept on the way.
+def write(config: _rows.Place, path: Path, dataset: Dataset, row: Whole, seeds: Sequence[int]) -> None:
+    """Write what a network answers on test, with the noise of each seed, as `Predictions`.
 
     Args:
-        config: batch and device.
-        run: folder of the run; answers that an earlier call left there are taken.
+        config: its batch.
+        path: the file; answers are kept beside its folder on the way, and taken from there when it goes on.
         dataset: whose test images are classified.
         row: the network.
         seeds: of the noise.
     """
-    test = dataset.build("test")
-    kept = run / "answers" / _trials.path_of(run, row.name, NAME).stem
+    test, kept = dataset.build("test"), path.parent.parent / "answers" / path.stem
     size = config.batch or _batching.choose(row.backbone, len(row.backbone.blocks))
     found = [_answers(row, test, seed, size, kept / str(seed)) for seed in seeds]
-    joined = {name: np.stack([one[name] for one in found]) for name in ("predicted", "confidence", "rank")}
-    shutil.rmtree(run / "answers")
-    return Predictions(
+    joined = {name: np.stack([one[name] for one in found]) for name in ANSWER}
+    predictions = Predictions(
         test.index, test.labels, np.array(seeds), **joined, classes=np.array(row.backbone.classes),
         val=np.full(len(seeds), np.nan), chosen=np.array(["{}"] * len(seeds)),
     )  # fmt: skip
+    predictions.save(path)
+    shutil.rmtree(kept.parent)
 
 
 def _answers(row: Whole, test: Rows, seed: int, size: int, folder: Path) -> dict[str, NDArray[Any]]:
@@ -182,8 +186,13 @@ def _answers(row: Whole, test: Rows, seed: int, size: int, folder: Path) -> dict
                 with files.replacing(path) as temporary:
                     np.savez(temporary, **answer(*told, test.labels[positions]), allow_pickle=False)
             bar.advance(len(positions))
-    parts = [np.load(folder / f"{number}.npz", allow_pickle=False) for number in range(len(chunks))]
-    return {name: np.concatenate([part[name] for part in parts]) for name in ("predicted", "confidence", "rank")}
+    parts = [_read(folder / f"{number}.npz") for number in range(len(chunks))]
+    return {name: np.concatenate([part[name] for part in parts]) for name in ANSWER}
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    with files.undamaged(path, "Delete it and run the same command again."), np.load(path, allow_pickle=False) as found:
+        return {name: found[name] for name in ANSWER}
 
 
 def explain(

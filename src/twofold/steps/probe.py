@@ -190,10 +190,9 @@ def _predictions(config: Config, run_: Run, dataset: Dataset, row: Row | Whole, 
     if not path.exists():
         seeds = range(config.seed, config.seed + config.seeds)
         if isinstance(row, Row):
-            found = _learned(config, dataset, row, head, seeds)
+            _learned(config, dataset, row, head, seeds).save(path)
         else:
-            found = _zero_shot.predictions(config, run_.folder, dataset, row, seeds)
-        found.save(path)
+            _zero_shot.write(config, path, dataset, row, seeds)
     return _trials.load(path)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from twofold import files, noise, plots, runs
 from twofold.backbones import base as backbones
-from twofold.backbones.base import DiffusionBackbone
+from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.claims import Claims
 from twofold.errors import BadModel, BadSetting
 from twofold.records import Outcome
@@ -102,15 +102,9 @@ class Drawing:
         """
         if config.label is None and config.guidance != 1:
             raise BadSetting("--guidance pulls towards a class, and none is told. Give --label NAME, NUMBER or all.")
-        backbone = backbones.load(config.model, device=device, precision=config.precision)
-        if not isinstance(backbone, DiffusionBackbone):
-            raise BadModel(
-                f"{config.model} cannot generate: it is not a diffusion model. Give run:DIR, adm:FILE.pt or "
-                "diffusers:DIR_OR_HUB_ID."
-            )
-        most = backbone.process.length
-        if most is not None and config.steps > most:
-            raise BadSetting(f"sample --steps must be at most {most}, the model's noise steps; not {config.steps}.")
+        # First without weights, whose reading may take minutes.
+        _check(config, backbones.load(config.model, weightless=True))
+        backbone = _check(config, backbones.load(config.model, device=device, precision=config.precision))
         return cls(config, backbone, _guidance.classes(backbone, config.label) if config.label else ())
 
     def path(self, index: int) -> Path:
@@ -137,6 +131,21 @@ class Drawing:
         with torch.inference_mode():
             x = torch.from_numpy(own).to(device)
             return backbone.pixels(_samplers.walk(backbone, config.sampler, config.steps, x, chances, estimate))
+
+
+def _check(config: Config, backbone: Backbone) -> DiffusionBackbone:
+    """The backbone, if it can do what the settings say."""
+    if not isinstance(backbone, DiffusionBackbone):
+        raise BadModel(
+            f"{config.model} cannot generate: it is not a diffusion model. Give run:DIR, adm:FILE.pt or "
+            "diffusers:DIR_OR_HUB_ID."
+        )
+    most = backbone.process.length
+    if most is not None and config.steps > most:
+        raise BadSetting(f"sample --steps must be at most {most}, the model's noise steps; not {config.steps}.")
+    if config.label is not None:
+        _guidance.classes(backbone, config.label)
+    return backbone
 
 
 @dataclass(frozen=True, eq=False)
