@@ -56,9 +56,7 @@ class Block(nn.Module):
         count, number, width = tokens.shape
         parts = self.qkv(self.norm1(tokens)).view(count, number, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)
-        # Written out: torch's fused attention cannot be stacked over candidates.
-        weights = (query @ key.transpose(-2, -1) * (width // self.heads) ** -0.5).softmax(-1)
-        mixed = weights @ value
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
         tokens = tokens + self.out(mixed.transpose(1, 2).reshape(count, number, width))
         after: Tensor = tokens + self.perceptron(self.norm2(tokens))
         return after
