@@ -122,18 +122,30 @@ def _score_sde() -> Any:
     return ScoreSdeVePipeline(unet, ScoreSdeVeScheduler())
 
 
-def _class_conditional() -> Any:
-    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+def _edm() -> Any:
+    from diffusers import ConsistencyModelPipeline, EDMEulerScheduler
 
-    unet = UNet2DModel(
+    return ConsistencyModelPipeline(_labelled(), EDMEulerScheduler())
+
+
+def _class_conditional() -> Any:
+    from diffusers import DDPMPipeline, DDPMScheduler
+
+    return DDPMPipeline(_labelled(), DDPMScheduler())
+
+
+def _labelled() -> Any:
+    from diffusers import UNet2DModel
+
+    return UNet2DModel(
         sample_size=8, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=8, num_class_embeds=10,
         down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
     ).eval()  # fmt: skip
-    return DDPMPipeline(unet, DDPMScheduler())
 
 
 MAKERS = {
     "DDPMPipeline": _class_conditional,
+    "ConsistencyModelPipeline": _edm,
     "ScoreSdeVePipeline": _score_sde,
     "DiTPipeline": _dit,
     "StableDiffusionPipeline": _stable_diffusion,

@@ -36,6 +36,10 @@ def squeezenet(folder: Path) -> Path:
 # MODEL strings of each member of the room, from a finished run of `twofold pretrain` and a folder to make things in.
 EXAMPLES: dict[str, Place] = {
     "unet": lambda run, _: [f"run:{run}", f"diffusers:{run}", f"run:{run}?untrained"],
+    "edm": lambda _, made: [
+        f"diffusers:{tiny_models.pipeline('ConsistencyModelPipeline', made / 'edm')}{control}"
+        for control in ("", "?untrained")
+    ],
     "pixels": lambda _, __: ["pixels:8"],
     "adm": lambda _, made: [
         f"adm:{tiny_models.adm(made)}",
@@ -57,6 +61,7 @@ EXAMPLES: dict[str, Place] = {
 }
 SHOWN = {
     "unet": ["run", "diffusers", "run?untrained"], "pixels": ["pixels"], "adm": ["adm", "adm classes", "adm?untrained"],
+    "edm": ["EDM", "EDM?untrained"],
     "scoresde": ["score SDE"], "dit": ["DiT", "DiT?untrained"], "latent": ["SD", "SDXL", "SD?untrained"],
     "flow": ["SD3"], "timm": ["timm ViT", "timm ResNet"], "torchvision": ["SqueezeNet", "ResNet-18"],
 }  # fmt: skip
@@ -304,7 +309,11 @@ def test_a_network_that_knows_the_noise_gives_the_clean_image_back(
             _processes.from_flow: own - x,
             # d log N(x_t; x, spread^2) / d x_t = -noise / spread for images in -1..1, twice that for 0..1.
             _processes.from_unit_score: -2 * own / spread,
-        }[diffusion.parts.prediction]
+        }.get(diffusion.parts.prediction)
+        if truth is None:
+            # EDM with images of standard deviation 1/2 (Karras et al. 2022, table 1): (x - c_skip x_t) / c_out.
+            total = spread**2 + 0.25
+            truth = (x - 0.25 / total * (x + spread * own)) * 2 * total.sqrt() / spread
         monkeypatch.setattr(diffusion, "_predict", lambda *_, truth=truth: truth)
         torch.testing.assert_close(diffusion.denoise(diffusion.noised(x, t, own), t), x, rtol=1e-2, atol=1e-2)
 

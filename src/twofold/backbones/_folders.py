@@ -156,6 +156,16 @@ def scheduler(kind: Any, folder: Path) -> Any:
         return kind.from_pretrained(path.parent, local_files_only=True)
 
 
+def class_names(folder: Path, count: int) -> tuple[str, ...]:
+    """What the classes of a run are called, as it noted when it finished; none where it does not name `count`."""
+    path = folder / "finished.json"
+    if not count or not path.is_file():
+        return ()
+    with reading(path, "Run the same `twofold pretrain` again."):
+        names = json.loads(path.read_text(encoding="utf-8")).get("classes") or ()
+    return tuple(map(str, names)) if len(names) == count else ()
+
+
 def identity(folder: Path, parts: Sequence[str], untrained: bool = False, dtype: str = "") -> str:
     """Hash of the parts' settings, and of their weights or the seed they were drawn with."""
     told = hashlib.sha256(dtype.encode())

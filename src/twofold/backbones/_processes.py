@@ -107,18 +107,21 @@ class Ladder(Process):
 
 @final
 class Exploding(Process):
-    """t is the noise's own standard deviation on images in 0..1: x + 2 t noise on images in -1..1.
+    """t is the noise's own standard deviation: x + scale t noise. Signal keeps its size, so the ratio is the spread.
 
-    Song et al. 2021 (score-based SDEs, "VE"). Signal keeps its size, so the ratio is the spread.
+    Args:
+        least, most: the range that the network was trained on.
+        scale: 2 where t is meant for images in 0..1 (Song et al. 2021, score-based SDEs, "VE"), since ours are in
+            -1..1; 1 where it is meant for these (EDM, Karras et al. 2022).
     """
 
-    def __init__(self, least: float, most: float) -> None:
-        self.least, self.most = least, most
+    def __init__(self, least: float, most: float, *, scale: float = 2.0) -> None:
+        self.least, self.most, self.scale = least, most, scale
         self.allowed = f"standard deviations {number_text(least)} to {number_text(most)}"
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """1, 2 t."""
-        return t * 0 + 1, 2 * t
+        """1, scale t."""
+        return t * 0 + 1, self.scale * t
 
     def holds(self, t: float) -> bool:
         """Within the range that the network was trained on."""
@@ -130,8 +133,8 @@ class Exploding(Process):
         return [max(self.most * ratio ** (k / max(count - 1, 1)), self.least) for k in range(count)]
 
     def nearest(self, sigma: float) -> float:
-        """Half of sigma, held to the range."""
-        return min(max(sigma / 2, self.least), self.most)
+        """Sigma / scale, held to the range."""
+        return min(max(sigma / self.scale, self.least), self.most)
 
 
 @final

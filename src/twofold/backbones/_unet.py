@@ -24,7 +24,13 @@ HEADS, TIME_CHANNELS = "twofold_attention_heads", "twofold_time_channels"
 
 
 def backbone(
-    unet: UNet2DModel, scheduler: DDPMScheduler, placement: Placement, *, name: str, identity: str = ""
+    unet: UNet2DModel,
+    scheduler: DDPMScheduler,
+    placement: Placement,
+    *,
+    name: str,
+    identity: str = "",
+    class_names: tuple[str, ...] = (),
 ) -> DiffusionNetwork:
     """A U-Net in pixel space with whole noise steps."""
     kind = str(scheduler.config.prediction_type)
@@ -45,6 +51,7 @@ def backbone(
         codec=Pixels(int(config.sample_size), int(config.in_channels)),
         schedule=dict(scheduler.config),
         classes=int(config.num_class_embeds or 0),
+        class_names=class_names,
         pipeline=lambda: DDPMPipeline(without_null_class(unet), scheduler),
         compiled=inner(unet),
     )
@@ -100,7 +107,9 @@ def conditioned(
         return lambda x, t, _labels: arguments(x, t)
     table: Tensor = unet.class_embedding.weight
     widened = torch.cat([table.detach(), torch.zeros_like(table[:1])])
-    unet.class_embedding = _table(widened)
+    # A padding row gets no gradient, so it stays zero where the network is trained.
+    frozen = not table.requires_grad
+    unet.class_embedding = nn.Embedding(count + 1, table.shape[1], padding_idx=count, _weight=widened, _freeze=frozen)
 
     def told(x: Tensor, t: Tensor, labels: Tensor | None) -> Mapping[str, Any]:
         nobody = torch.full((len(x),), count, device=x.device)

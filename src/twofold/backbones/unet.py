@@ -30,7 +30,8 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
     scheduler = _folders.scheduler(DDPMScheduler, folder)
     identity = "" if placement.weightless else _folders.identity(folder, ("unet", "scheduler"), name.untrained)
     with _folders.reading(f"The settings {folder / 'unet' / 'config.json'}"):
-        return _unet.backbone(unet, scheduler, placement, name=str(name), identity=identity)
+        names = _folders.class_names(folder, int(unet.config.num_class_embeds or 0))
+        return _unet.backbone(unet, scheduler, placement, name=str(name), identity=identity, class_names=names)
 
 
 def _network(folder: Path, placement: Placement, untrained: bool) -> UNet2DModel:

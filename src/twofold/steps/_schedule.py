@@ -22,25 +22,32 @@ class Draw:
 
     Attributes:
         rows: int64 [B], positions in the training split.
-        steps: int64 [B], noise steps 0..T-1.
+        steps: int64 [B], noise steps 0..T-1; or float32 [B], standard normal numbers where there are no steps.
         noise: float32 [B, C, h, w].
+        chances: float64 [B], uniform in 0..1: an image's label is left out where it is below the dropout.
     """
 
     rows: NDArray[np.int64]
-    steps: NDArray[np.int64]
+    steps: NDArray[np.int64] | NDArray[np.float32]
     noise: NDArray[np.float32]
+    chances: NDArray[np.float64]
 
 
-def draw(seed: int, numbers: range, rows: int, shape: tuple[int, ...], steps: int) -> Draw:
+def draw(seed: int, numbers: range, rows: int, shape: tuple[int, ...], steps: int | None) -> Draw:
     """Row, step and noise of each image number; every epoch is a fresh permutation of all rows."""
     chances = [noise.generator(seed, n, purpose=noise.TRAINING) for n in numbers]
-    # In this order: the step of an image is drawn before its noise.
-    drawn_steps = np.array([chance.integers(0, steps) for chance in chances], dtype=np.int64)
+    # In this order: the step of an image is drawn before its noise, and what came to be needed later after it.
+    drawn_steps: NDArray[np.int64] | NDArray[np.float32]
+    if steps is None:
+        drawn_steps = np.array([chance.standard_normal() for chance in chances], dtype=np.float32)
+    else:
+        drawn_steps = np.array([chance.integers(0, steps) for chance in chances], dtype=np.int64)
     own = [chance.standard_normal(shape, dtype=np.float32) for chance in chances]
     return Draw(
         rows=np.array([_order(seed, n // rows, rows)[n % rows] for n in numbers], dtype=np.int64),
         steps=drawn_steps,
         noise=np.stack(own) if own else np.empty((0, *shape), dtype=np.float32),
+        chances=np.array([chance.random() for chance in chances], dtype=np.float64),
     )
 
 

@@ -13,17 +13,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from twofold import files, noise, pooling, runs
-from twofold.backbones import unet as unets
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
 from twofold.heads.ridge import Ridge
-from twofold.steps import _schedule
+from twofold.steps import _labels, _objectives, _schedule
 
 # Where the cheap probe reads while training: the middle of the useful range of every model met so far.
 PROBE_SIGMA = 0.18
@@ -44,6 +43,11 @@ class Recipe:
     clip: float
     widths: tuple[int, ...] | None
     layers: int | None
+    objective: str
+    schedule: str
+    learned_variance: bool
+    labels: bool
+    label_dropout: float
     steps: int
     seed: int
     device: str | None
@@ -71,11 +75,14 @@ class Trainer:
         AcceleratorState._reset_state(reset_partial_state=True)
         self._accelerator = Accelerator(mixed_precision=mixed, cpu=where.type == "cpu")
         self.is_main: bool = self._accelerator.is_main_process
-        self.scheduler = DDPMScheduler(recipe.steps, beta_start=1e-4, beta_end=0.02, beta_schedule="linear")
+        self._objective = _objectives.make(recipe.objective, recipe.schedule, recipe.steps, recipe.learned_variance)
+        classes = len(dataset.classes) if recipe.labels else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            unet = network(side, dataset.channels, recipe.widths, recipe.layers)
+            unet = network(side, dataset.channels, recipe.widths, recipe.layers, self._objective.outputs, classes)
         unet.to(self._accelerator.device, memory_format=torch.channels_last)
+        # Before the optimizer is told of the weights: the table of classes gets a row for "no class".
+        self._backbone = self._objective.backbone(unet, Placement(self._accelerator.device, torch.float32))
         optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, weight_decay=0.0, fused=True)
         # The half-life in images, as a decay an update; short runs warm up: (1 + k) / (10 + k).
         decay = 0.5 ** (recipe.batch / recipe.ema) if recipe.ema else 0.0
@@ -83,9 +90,9 @@ class Trainer:
         self._unet, self._optimizer = self._accelerator.prepare(unet, optimizer)
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in self._parameters)
-        self._backbone = unets.of(unet, self.scheduler, Placement(self._accelerator.device, torch.float32), name="it")
         self._dataset = dataset
         self._images = self._load("train")
+        self._labels = torch.from_numpy(_labels.whole(dataset, "train")).to(self._images.device) if classes else None
         self.seen = self.saved = 0
         self.lr = 0.0
         self.told = ""
@@ -190,10 +197,10 @@ class Trainer:
             raise BadRun(f"{path} is damaged and cannot be continued from. Delete it to start again.") from error
         self.seen = self.saved = int(state["seen"])
 
-    def pipeline(self) -> DDPMPipeline:
-        """The averaged network with its schedule."""
+    def pipeline(self) -> Any:
+        """The averaged network with its schedule, as a pipeline of diffusers; nothing can be trained on after it."""
         self._ema.copy_to(self._parameters)
-        return DDPMPipeline(self._accelerator.unwrap_model(self._unet), self.scheduler)
+        return self._backbone.pipeline()
 
     def _load(self, split: str, most: int | None = None) -> Tensor:
         """Preprocessed images of a split, in memory."""
@@ -201,16 +208,27 @@ class Trainer:
         return self._backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
 
     def _loss(self, unet: Any, numbers: range) -> Tensor:
-        """Mean squared error of the noise predicted for images of these numbers (Ho et al. 2020, eq. 14)."""
-        drawn = _schedule.draw(self.recipe.seed, numbers, len(self._images), self._images.shape[1:], self.recipe.steps)
+        """The objective's loss for images of these numbers."""
+        shape, steps = self._images.shape[1:], self._objective.steps
+        drawn = _schedule.draw(self.recipe.seed, numbers, len(self._images), shape, steps)
         x = self._images[torch.from_numpy(drawn.rows)]
-        steps = torch.from_numpy(drawn.steps).to(x.device)
-        eps = torch.from_numpy(drawn.noise).to(x.device)
-        x_t = self._backbone.noised(x, steps, eps).contiguous(memory_format=torch.channels_last)
-        with self._accelerator.autocast():
-            predicted = unet(x_t, steps).sample
-        loss: Tensor = (predicted.float() - eps).square().mean()
-        return loss
+        levels, eps = torch.from_numpy(drawn.steps).to(x.device), torch.from_numpy(drawn.noise).to(x.device)
+        told = self._told(drawn)
+
+        def ask(sample: Tensor, timestep: Tensor) -> Tensor:
+            with self._accelerator.autocast():
+                given: Tensor = unet(sample.contiguous(memory_format=torch.channels_last), timestep, **told).sample
+            return given
+
+        return self._objective.loss(ask, self._backbone, x, levels, eps)
+
+    def _told(self, drawn: _schedule.Draw) -> dict[str, Tensor]:
+        """The images' labels, some of them left out, where the network learns from labels."""
+        if self._labels is None:
+            return {}
+        labels = self._labels[torch.from_numpy(drawn.rows)]
+        left_out = torch.from_numpy(drawn.chances < self.recipe.label_dropout).to(labels.device)
+        return {"class_labels": labels.masked_fill(left_out, self._backbone.classes)}
 
     @torch.no_grad()
     def _last_loss(self) -> float:
@@ -258,21 +276,29 @@ class Trainer:
         return table.cpu().numpy(), rows.labels[:count]
 
 
-def network(side: int, channels: int, widths: tuple[int, ...] | None, layers: int | None) -> UNet2DModel:
-    """A U-Net for images of this side; by default levels are halved down to 4 pixels (or to an odd side)."""
+def network(
+    side: int, channels: int, widths: tuple[int, ...] | None, layers: int | None, outputs: int = 1, classes: int = 0
+) -> UNet2DModel:
+    """A U-Net for images of this side; by default levels are halved down to 4 pixels (or to an odd side).
+
+    Args:
+        outputs: channels that it gives for each that it takes.
+        classes: how many classes it can be told.
+    """
     widths = widths or default_widths(side)
     sides = [side // 2**k for k in range(len(widths))]
     attended = [s <= ATTENTION_UP_TO and s < side for s in sides]
     return UNet2DModel(
         sample_size=side,
         in_channels=channels,
-        out_channels=channels,
+        out_channels=outputs * channels,
         layers_per_block=layers or (1 if side <= 16 else 2),
         block_out_channels=widths,
         down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attended),
         up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attended)),
         attention_head_dim=None,
         norm_num_groups=_groups(widths),
+        num_class_embeds=classes or None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Train a diffusion model on the images of a data set, without labels."""
+"""Train a diffusion model on the images of a data set, without labels or with them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("twofold")
 class Config(Settings):
     """Settings of `twofold pretrain`; durations are counted in images."""
 
-    data: str = setting(help="data set to learn from; its labels are not used")
+    data: str = setting(help="data set to learn from; its labels are used only with --labels")
     out: Path = setting(help="folder of the run", identity=False)
     images: int = setting(100_000, help="length of training, in images seen", least=1, most=10**12)
     batch: int = setting(64, help="images per update, over all processes", least=1, most=10**6)
@@ -50,7 +50,18 @@ class Config(Settings):
     size: int | None = setting(
         None, help="side of the training images in pixels; none: the data set's own", least=4, most=8192
     )
-    steps: int = setting(1000, help="noise steps T of the linear schedule 1e-4..0.02", least=2, most=100_000)
+    objective: str = setting(
+        "epsilon", help="what the network predicts: the noise, v, or EDM's residual", choices=("epsilon", "v", "edm")
+    )
+    schedule: str = setting(
+        "linear", help="noise schedule of epsilon and v: linear 1e-4..0.02, or cosine", choices=("linear", "cosine")
+    )
+    learned_variance: bool = setting(False, help="epsilon and v: the network gives the variance too")
+    labels: bool = setting(False, help="tell the network each image's class")
+    label_dropout: float = setting(
+        0.1, help="with --labels: share of images whose class is left out, for guidance", least=0, most=1
+    )
+    steps: int = setting(1000, help="noise steps T of epsilon and v", least=2, most=100_000)
     probe_every: int | None = setting(
         None, help="images between probe scores on val; 0: never; none: six in a run", least=0, most=10**12
     )
@@ -70,6 +81,7 @@ def run(config: Config) -> Outcome:
     if config.resume and not (config.out / "config.toml").exists():
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
     backbones.place(config.device, "fp32")
+    _check_objective(config)
     dataset = datasets.load(config.data, sealed=("test",), on_error=config.on_error)
     side = _side(config, dataset)
     inputs = {"data": dataset.fingerprint}
@@ -129,6 +141,7 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
         "images": trainer.seen, "parameters": trainer.parameters, "seconds": round(seconds, 1),
         "images_per_second": round(trainer.seen / max(seconds, 1e-9), 1),
         "loss": round(sum(losses) / max(len(losses), 1), 5), "probe": probes[-1] if probes else None,
+        **({"classes": list(dataset.classes)} if config.labels else {}),
     }  # fmt: skip
 
 
@@ -190,6 +203,14 @@ def save_pipeline(trainer: Trainer, folder: Path) -> None:
             shutil.rmtree(folder / part, ignore_errors=True)
             (scratch / part).replace(folder / part)
         (scratch / "model_index.json").replace(folder / "model_index.json")
+
+
+def _check_objective(config: Config) -> None:
+    """Refuse words of the ladder of whole steps beside EDM, which has none."""
+    given = [("--schedule", config.schedule != "linear"), ("--learned-variance", config.learned_variance)]
+    wrong = [flag for flag, there in given if there and config.objective == "edm"]
+    if wrong:
+        raise BadSetting(f"{wrong[0]} is for --objective epsilon and v; edm has no such schedule. Leave it out.")
 
 
 def _side(config: Config, dataset: datasets.Dataset) -> int:
