@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twofold import results, runs
+from twofold import files, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
-from twofold.datasets.base import Dataset
+from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.heads import base as heads
 from twofold.records import Cell, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import Settings, setting
-from twofold.steps import _epochs, _fill
+from twofold.steps import _epochs, _fill, _trials, _tuned
+from twofold.steps._trials import Predictions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from twofold.heads._trained import Trained
     from twofold.steps._tuner import Tuner
 
@@ -78,13 +82,13 @@ def run(config: Config) -> Outcome:
     head = _head(config)
     dataset = datasets.load(config.data)
     datasets.check_classes(dataset)
-    backbone = backbones.load(config.model, device=config.device, precision=_weights_format(config))
+    backbone, lower = _tuned.loaded(config.model, config.mode, config.device, config.precision)
     cell = _cell(config, backbone, head)
     pairs = _pairs(config, backbone)
     made_from = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "finetune", config, made_from) as run_:
         if run_.finished is None:
-            _train(config, run_, dataset, backbone, cell, head, pairs)
+            _train(config, run_, dataset, backbone, lower, cell, head, pairs)
         (score,) = results.read(run_.folder, {"trained": int, "chosen": dict})
     return Outcome({"scores": [score.record()]}, _told(config, score))
 
@@ -103,11 +107,6 @@ def _head(config: Config) -> Trained:
         what = "maps: give --pool 0, or leave --pool out" if head.maps else "pooled rows: give --pool 1 or more"
         raise BadSetting(f"The head {name} reads {what}.")
     return head
-
-
-def _weights_format(config: Config) -> str:
-    """Weights that are trained stay in single precision, whatever they compute in."""
-    return "fp32" if config.mode == "full" else config.precision
 
 
 def _cell(config: Config, backbone: Backbone, head: Trained) -> Cell:
@@ -131,15 +130,15 @@ def _pairs(config: Config, backbone: Backbone) -> dict[int, int]:
 
 
 def _train(
-    config: Config, run_: Run, dataset: Dataset, backbone: Backbone, cell: Cell, head: Trained, pairs: dict[int, int]
-) -> None:
+    config: Config, run_: Run, dataset: Dataset, backbone: Backbone, lower: bool, cell: Cell, head: Trained,
+    pairs: dict[int, int],
+) -> None:  # fmt: skip
     """Everything that writes: checkpoints while it trains, then weights, one score, and that it is done."""
     from twofold.steps import _through, _tuner
     from twofold.steps._epochs import Stream
 
     rates = config.rates or (RATES[config.recipe][config.mode],)
     batch = config.batch or BATCHES[config.mode]
-    lower = config.mode == "full" and backbones.place(config.device, config.precision).dtype.itemsize == 2
     first = {name: w.detach().clone() for name, w in _own(config, backbone, cell).items()}
 
     def tuner(rate: float) -> Tuner:
@@ -157,11 +156,41 @@ def _train(
     _tuner.load_best(final.network, run_.folder)
     if not results.read(run_.folder):
         trained = sum(p.numel() for p in final.trained)
-        results.append(run_.folder, [_score(config, backbone, cell, final.right(test), chosen, trained)])
+        found = _predictions(config, test.rows, final.scores(test), chosen)
+        found.save(_trials.path_of(run_.folder, config.model, _head_told(config)))
+        results.append(run_.folder, [_score(config, backbone, cell, found.right[0], chosen, trained)])
     if config.mode == "full" and isinstance(backbone, DiffusionBackbone) and (whole := backbone.pipeline()):
         whole.save_pretrained(run_.folder)
+    files.write_json(run_.folder / _tuned.FILE, _about(config, dataset, backbone, cell, batch))
     run_.finish({"chosen": chosen})
     (run_.folder / _tuner.STATE).unlink(missing_ok=True)
+
+
+def _predictions(config: Config, rows: Rows, scores: Tensor, chosen: dict[str, Any]) -> Predictions:
+    """What the tuned network answers on test, image by image."""
+    from twofold.steps import _tuner
+
+    order, confidence = scores.numpy(), _tuner.probabilities(scores).max(1)
+    own = order[np.arange(len(rows)), rows.labels]
+    rank = (order >= own[:, None]).sum(1) - 1
+    return Predictions(
+        index=rows.index, labels=rows.labels, seeds=np.array([config.seed]), predicted=order.argmax(1)[None],
+        confidence=confidence[None].astype(np.float32), rank=rank[None], classes=np.array(order.shape[1]),
+        val=np.array([chosen["val"]]), chosen=np.array([json.dumps(chosen)]),
+    )  # fmt: skip
+
+
+def _about(config: Config, dataset: Dataset, backbone: Backbone, cell: Cell, batch: int) -> dict[str, Any]:
+    """tuned.json, for `twofold predict`."""
+    return {
+        "model": config.model, "fingerprint": backbone.fingerprint, "cell": str(cell), "mode": config.mode,
+        "head": config.head or HEADS[config.mode], "seed": config.seed, "batch": batch,
+        "precision": config.precision, "labels": list(dataset.classes),
+    }  # fmt: skip
+
+
+def _head_told(config: Config) -> str:
+    return f"{config.head or HEADS[config.mode]}, {config.mode}"
 
 
 def _own(config: Config, backbone: Backbone, cell: Cell) -> dict[str, Any]:
@@ -186,7 +215,7 @@ def _score(config: Config, backbone: Backbone, cell: Cell, right: Any, chosen: d
     low, high = results.bootstrap_interval(right)
     about = {
         "row": config.model, "control": False, "model": backbone.name, "data": config.data,
-        "head": f"{config.head or HEADS[config.mode]}, {config.mode}", "shots": 0, "cell": str(cell),
+        "head": _head_told(config), "shots": 0, "cell": str(cell),
         "block": backbone.block(cell.tap.block).name, "t": cell.tap.t, "sigma": backbone.sigma(cell.tap.t),
         "pool": cell.pool, "chosen": chosen, "val": chosen["val"], "per_seed": [float(np.mean(right))],
         "trained": trained, "mode": config.mode, "recipe": config.recipe,
