@@ -199,7 +199,7 @@ def test_digits_are_learned(mode: str, tiny_run: Path, tmp_path: Path, command: 
     told = files.read_lines(tmp_path / "run" / "metrics.jsonl")
     assert [(one["rate"], one["epoch"]) for one in told] == [(r, e) for r in (0.01, 0.003) for e in (1, 2, 3)]
     best = max(told, key=lambda one: one["val"])
-    assert score.about["chosen"] == {name: best[name] for name in ("rate", "epoch", "val")}
+    assert score.about["chosen"] == [{name: best[name] for name in ("rate", "epoch", "val")}]
     assert score.split == "test" and score.n == 450 and score.value > 0.5, told
     assert f"{score.about['trained']:,}" in out
     assert finetune(command, tiny_run, tmp_path / "run", *more)[1] == out
