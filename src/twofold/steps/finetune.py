@@ -187,6 +187,7 @@ def _one_seed(
     from twofold.steps import _through, _tuner
     from twofold.steps._epochs import Stream
 
+    files.sweep(folder)
     rates = config.rates or (RATES[config.recipe][config.mode],)
 
     def tuner(rate: float) -> Tuner:
