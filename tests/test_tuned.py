@@ -115,7 +115,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "fewer labels": (lambda run: edited(run, labels=["0", "1"]), "best.safetensors is damaged or of another"),
     "another mode": (lambda run: edited(run, mode="fast"), "tuned.json is damaged: it has no mode 'fast'"),
     "another head": (lambda run: edited(run, head="ridge"), "ridge is not trained by gradients"),
-    "no such block": (lambda run: edited(run, cell="b70.t30.d2"), "tuned.json is damaged"),
+    "no such block": (lambda run: edited(run, cell="b70_t30_p2"), "has no block 70"),
     "another network": (lambda run: edited(run, fingerprint="0"), "is not the network that"),
     "no network": (lambda run: edited(run, model="run:nowhere"), "nowhere"),
 }
