@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,7 +21,7 @@ from twofold.backbones.base import DiffusionBackbone, Placement
 from twofold.datasets import base as datasets
 from twofold.heads import base as heads
 from twofold.records import Cell, Tap
-from twofold.steps import _epochs, _through, _tuner
+from twofold.steps import _epochs, _shots, _through, _trials, _tuned, _tuner
 
 Command = Callable[..., tuple[int, str, str]]
 CELL = Cell(Tap(6, 30.0), 0)
@@ -199,7 +200,7 @@ def test_digits_are_learned(mode: str, tiny_run: Path, tmp_path: Path, command: 
     told = files.read_lines(tmp_path / "run" / "metrics.jsonl")
     assert [(one["rate"], one["epoch"]) for one in told] == [(r, e) for r in (0.01, 0.003) for e in (1, 2, 3)]
     best = max(told, key=lambda one: one["val"])
-    assert score.about["chosen"] == {name: best[name] for name in ("rate", "epoch", "val")}
+    assert score.about["chosen"] == [{name: best[name] for name in ("rate", "epoch", "val")}]
     assert score.split == "test" and score.n == 450 and score.value > 0.5, told
     assert f"{score.about['trained']:,}" in out
     assert finetune(command, tiny_run, tmp_path / "run", *more)[1] == out
@@ -249,6 +250,96 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
+SMALL = ("--mode", "frozen", "--pool", 2, "--epochs", 3, "--rates", "0.01", "--batch", 16, "--augment", "none")
+
+
+def test_few_labels_are_drawn_as_probe_draws_them(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    """Two seeds at once are the two of them alone, and `predict` has the first."""
+    shots = (*SMALL, "--shots", 5)
+    code, _, err = finetune(command, tiny_run, tmp_path / "both", *shots, "--seeds", 2)
+    assert code == 0, err
+    (score,) = results.read(tmp_path / "both")
+    alone = []
+    for seed in (0, 1):
+        assert finetune(command, tiny_run, tmp_path / str(seed), *shots, "--seed", seed)[0] == 0
+        alone += results.read(tmp_path / str(seed))
+    assert score.seeds == (0, 1) and score.about["shots"] == 5
+    assert score.about["per_seed"] == [one.value for one in alone] and len(set(score.about["per_seed"])) == 2
+    assert score.value == pytest.approx(sum(one.value for one in alone) / 2)
+    for folder, one in (("both", "0"), ("both/seed-1", "1")):
+        for name in ("metrics.jsonl", "best.safetensors"):
+            assert (tmp_path / folder / name).read_bytes() == (tmp_path / one / name).read_bytes()
+    (path,) = (tmp_path / "both" / "predictions").glob("*.npz")
+    found, test = _trials.load(path), datasets.load("digits").build("test")
+    assert found.predicted.shape == (2, len(test)) and list(found.seeds) == [0, 1]
+    chances = _tuned.load(tmp_path / "both", device="cpu").of_rows(test)
+    assert (chances.argmax(1) == found.predicted[0]).all() and (found.predicted[0] != found.predicted[1]).any()
+
+
+def test_shots_are_as_many_of_train_and_of_val(
+    tiny_run: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    best_of = _tuner.best_of
+
+    def watched(rates: Any, made: Any, train: Any, val: Any, *more: Any) -> Any:
+        seen.extend(part.rows.index.tolist() for part in (train, val))
+        return best_of(rates, made, train, val, *more)
+
+    monkeypatch.setattr(_tuner, "best_of", watched)
+    assert finetune(command, tiny_run, tmp_path / "run", *SMALL, "--shots", 5)[0] == 0
+    train, val = (datasets.load("digits").build(split) for split in ("train", "val"))
+    assert seen[0] == train.index[_shots.draw(train.labels, 5, 0)].tolist() and len(seen[0]) == 50
+    assert seen[1] == val.index[_shots.at_most(val.labels, 5, 0)].tolist() and len(seen[1]) == 50
+
+
+def test_a_list_of_labels_is_all_that_is_learned_from(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    """A tenth of the labels; the run says so, and other lists are other runs."""
+    whole = datasets.load("digits")
+    listed = tmp_path / "tenth.txt"
+    named = [i for split in ("train", "val") for i in whole.build(split).index.tolist() if i % 10 == 3]
+    listed.write_text("".join(f"{i}\n" for i in named))
+    more = (*SMALL, "--data", f"digits?labels={listed}")
+    code, _, err = finetune(command, tiny_run, tmp_path / "run", *more)
+    assert code == 0, err
+    (score,) = results.read(tmp_path / "run")
+    assert score.about["data"] == f"digits?labels={listed}" and score.n == len(whole.build("test"))
+    listed.write_text(listed.read_text() + f"{next(i for i in whole.build('train').index if i % 10 == 4)}\n")
+    code, _, err = finetune(command, tiny_run, tmp_path / "run", *more)
+    assert code == 2 and "was made from is not the same now: data" in err
+    listed.write_text("x\n")
+    code, _, err = finetune(command, tiny_run, tmp_path / "other", *more)
+    assert code == 2 and "names x, which is no image of train" in err and err.count("\n") == 1
+
+
+def test_images_that_do_not_decode_are_left_out_and_told(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    rows = datasets.load("digits").build("train")
+    for label in (0, 1):
+        folder = tmp_path / "data" / str(label)
+        folder.mkdir(parents=True)
+        for k in range(16):
+            image = rows.read([int((rows.labels == label).nonzero()[0][k])])[0]
+            Image.fromarray(image[0].numpy()).save(folder / f"{k}.png")
+    (tmp_path / "data" / "1" / "7.png").write_bytes((tmp_path / "data" / "1" / "7.png").read_bytes()[:60])
+    more = (*SMALL, "--data", f"folder:{tmp_path / 'data'}")
+    code, _, err = finetune(command, tiny_run, tmp_path / "run", *more)
+    assert code == 2 and "7.png does not decode" in err and err.count("\n") == 1
+    code, _, err = finetune(command, tiny_run, tmp_path / "skipping", *more, "--on-error", "skip")
+    assert code == 0, err
+    (score,) = results.read(tmp_path / "skipping")
+    assert score.about["skipped"] == ["1/7.png"]
+    assert "left out, since it does not decode: 1/7.png" in (tmp_path / "skipping" / "log.txt").read_text()
+
+
+def test_several_processes_are_refused(
+    tiny_run: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, out, err = finetune(command, tiny_run, tmp_path / "run", *SMALL)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "2 were started" in err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -265,6 +356,11 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(
         (["--mode", "frozen", "--batch", "1"], "--batch must be at least 2"),
         (["--mode", "frozen", "--augment", "flip,none"], "none stands alone"),
         (["--mode", "frozen", "--recipe", "best"], "'best'"),
+        (["--mode", "frozen", "--shots", "5000"], "--shots 5000: class 0 has only"),
+        (["--mode", "frozen", "--shots", "-1"], "--shots must be at least 0"),
+        (["--mode", "frozen", "--seeds", "0"], "--seeds must be at least 1"),
+        (["--mode", "frozen", "--on-error", "guess"], "'guess'"),
+        (["--mode", "frozen", "--data", "digits?labels=nowhere.txt"], "nowhere.txt cannot be read"),
         (["--mode", "full", "--rates", "1e5", "--recipe", "paper"], "Give smaller --rates"),
         (["--mode", "frozen", "--rates", "1e40"], "--rates must be at most"),
     ],

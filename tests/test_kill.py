@@ -180,3 +180,33 @@ def test_a_selection_killed_among_its_cells_ends_in_the_same_bytes(tiny_run: Pat
     finish(arguments(killed))
     for name in ("map.jsonl", "choice.json", "results.jsonl", "map.png"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "deaths"),
+    [
+        ("frozen", ["--seeds", "2", "--rates", "0.01"], [4]),  # in the second training, after one that is done
+        ("full", ["--rates", "0.003,0.01"], [2, 4]),  # within each rate, whose optimiser starts anew
+        ("difffeed", ["--rates", "0.01,0.003", "--head", "attention?tokenizer=p2&width=16"], [2]),
+    ],
+)
+def test_tuning_killed_ends_in_the_same_bytes(
+    mode: str, more: list[str], deaths: list[int], tiny_run: Path, tmp_path: Path
+) -> None:
+    def arguments(out: Path) -> list[str]:
+        where = ["--model", str(tiny_run), "--data", "digits", "--out", str(out), "--block", "mid", "--t", "30"]
+        return ["finetune", "--mode", mode, *where, "--device", "cpu", "--epochs", "3", "--shots", "40", *more]
+
+    def epochs(out: Path) -> int:
+        return sum(path.read_bytes().count(b"\n") for path in out.rglob("metrics.jsonl"))
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    finish(arguments(whole))
+    for count in deaths:
+        kill_when(lambda count=count: epochs(killed) >= count, arguments(killed), lambda: epochs(killed) < 6)
+    finish(arguments(killed))
+    assert epochs(killed) == epochs(whole) == 6
+    after, wanted = contents(killed), contents(whole)
+    assert after.keys() == wanted.keys()
+    # What tells when, where and by which command it was made may differ.
+    assert {name for name in wanted if after[name] != wanted[name]} <= {"config.toml", "log.txt"}

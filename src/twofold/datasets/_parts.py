@@ -85,7 +85,7 @@ class Skipping(Around):
     def build(self, split: str) -> Rows:
         """The rows whose images decode."""
         rows = self._inner.build(split)
-        return _some(rows, np.flatnonzero(~np.isin(rows.index, self._broken)))
+        return rows.some(np.flatnonzero(~np.isin(rows.index, self._broken)))
 
 
 @final
@@ -145,11 +145,6 @@ def _listed(dataset: Dataset, path: Path, index: NDArray[np.int64]) -> list[int]
     if not found:
         raise BadData(f"{path} names no image. Give one image of {dataset.name} a line.")
     return found
-
-
-def _some(rows: Rows, positions: NDArray[np.int64]) -> Rows:
-    """Some of the rows of a split."""
-    return Rows(rows.labels[positions], rows.index[positions], lambda wanted: rows.read(positions[_array(wanted)]))
 
 
 def _gathered(parts: Sequence[Rows], index: NDArray[np.int64]) -> Rows:

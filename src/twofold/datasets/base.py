@@ -51,6 +51,14 @@ class Rows:
     def __len__(self) -> int:
         return len(self.index)
 
+    def some(self, positions: NDArray[np.int64]) -> Rows:
+        """The rows at some positions."""
+        return Rows(
+            self.labels[positions],
+            self.index[positions],
+            lambda wanted: self.read(positions[np.asarray(wanted, dtype=np.int64)]),
+        )
+
 
 class Dataset(ABC):
     """Images with labels in fixed splits.

@@ -117,8 +117,8 @@ def load(folder: Path, *, model: str | None = None, device: str | None = None, b
     """
     if not (folder / FILE).is_file():
         raise BadRun(
-            f"{folder} is no classifier: it has no {FILE}. Give RUN/classifier of `twofold probe`, or a folder that "
-            "DiffusionClassifier.save wrote."
+            f"{folder} is no classifier: it has no {FILE}. Give RUN/classifier of `twofold probe`, RUN of "
+            "`twofold finetune`, or a folder that DiffusionClassifier.save wrote."
         )
     found = files.read_json(folder / FILE, NEEDS, advice=ADVICE)
     with files.undamaged(folder / FILE, ADVICE):

@@ -42,7 +42,7 @@ class Part(Dataset):
         """The rows of a split that are in it."""
         whole = self._inner.build(split)
         rows = self._rows(whole.labels, split)
-        return Rows(whole.labels[rows], whole.index[rows], lambda wanted: whole.read(rows[np.asarray(wanted)]))
+        return whole.some(rows)
 
     def _rows(self, labels: NDArray[np.int64], split: str) -> NDArray[np.int64]:
         least, kept = self._least if split == "train" else 1, []

@@ -10,7 +10,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,14 @@ class _Answer:
     classes: int
     val: float
     chosen: str
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions of one seed each, on the same images, as one."""
+    first = parts[0]
+    together = {f.name: np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(Predictions)
+                if f.name not in ("index", "labels", "classes")}  # fmt: skip
+    return replace(first, **together)
 
 
 def _joined(seeds: Sequence[int], answers: Sequence[_Answer]) -> Predictions:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -75,7 +76,7 @@ class Tuner:
         return mean
 
     def _update(self, x: Tensor, own: Tensor | None, labels: Tensor) -> Tensor:
-        with self._format():
+        with _format(self.device, self.lower):
             scores = self.network(x, own)
         loss = nn.functional.cross_entropy(
             scores.float(), labels.to(self.device), label_smoothing=self._recipe.smoothing
@@ -87,18 +88,36 @@ class Tuner:
         self.optimizer.step()
         return loss.detach()
 
-    @torch.no_grad()
+    def scores(self, stream: Stream) -> Tensor:
+        """Class scores of a split; see `scores`."""
+        return scores(self.network, stream, self.lower)
+
     def right(self, stream: Stream) -> NDArray[np.bool_]:
         """Which images of a split are classified rightly, bool [N]."""
-        self.network.eval()
-        found = []
-        for x, own, labels in stream.plain():
-            with self._format():
-                found.append(self.network(x, own).argmax(1).cpu() == labels)
-        return torch.cat(found).numpy()
+        right: NDArray[np.bool_] = self.scores(stream).argmax(1).numpy() == stream.rows.labels
+        return right
 
-    def _format(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.lower else nullcontext()
+
+@torch.no_grad()
+def scores(network: Through, stream: Stream, lower: bool) -> Tensor:
+    """Class scores of every image in its order, without augmentation; float32 [N, K] on the CPU."""
+    network.eval()
+    device = next(network.head.parameters()).device
+    found = []
+    for x, own, _ in stream.plain():
+        with _format(device, lower):
+            found.append(network(x, own).float().cpu())
+    return torch.cat(found)
+
+
+def probabilities(scores: Tensor) -> NDArray[np.float64]:
+    """Class probabilities of scores, float64 [N, K]."""
+    found: NDArray[np.float64] = scores.double().softmax(1).numpy()
+    return found
+
+
+def _format(device: torch.device, lower: bool) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, torch.bfloat16) if lower else nullcontext()
 
 
 def best_of(rates: Sequence[float], made: Any, train: Stream, val: Stream, folder: Path, bar: Any) -> dict[str, Any]:
@@ -193,6 +212,13 @@ def _lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def load_best(network: Through, folder: Path) -> None:
-    """The weights that val chose."""
-    with files.undamaged(folder / BEST):
-        network.load_state_dict(load_file(folder / BEST))
+    """The weights that val chose.
+
+    Raises:
+        BadRun: they are damaged, or of another network.
+    """
+    path = folder / BEST
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BadRun(f"{path} is damaged or of another network. Make its run again in another folder.") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twofold import results, runs
+from twofold import files, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
-from twofold.datasets.base import Dataset
+from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.heads import base as heads
 from twofold.records import Cell, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import Settings, setting
-from twofold.steps import _epochs, _fill
+from twofold.steps import _epochs, _fill, _labels, _metrics, _shots, _trials, _tuned
+from twofold.steps._trials import Predictions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from twofold.heads._trained import Trained
     from twofold.steps._tuner import Tuner
 
@@ -68,25 +72,52 @@ class Config(Settings):
     augment: tuple[str, ...] = setting(
         ("crop", "flip"), help="what happens to images of train", choices=_epochs.AUGMENTATIONS, alone="none"
     )
-    seed: int = setting(0, help="seed of first weights, order, augmentation and noise", least=0, most=2**63 - 1)
+    shots: int = setting(
+        0, help="labels a class to learn from, and as many of val to choose by; 0: all", least=0, most=10**9
+    )
+    seeds: int = setting(1, help="how many seeds (of all chance and of shots) are averaged", least=1, most=10**4)
+    seed: int = setting(0, help="seed of first weights, order, augmentation, noise and shots", least=0, most=2**63 - 1)
+    on_error: str = setting("stop", help=datasets.ON_ERROR_HELP, choices=datasets.ON_ERROR, identity=False)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained and on what; `lower`: it computes in bfloat16; `pairs`: where feedback goes."""
+
+    dataset: Dataset
+    backbone: Backbone
+    lower: bool
+    cell: Cell
+    head: Trained
+    pairs: dict[int, int]
+
+
 def run(config: Config) -> Outcome:
     """Train, choose rate and epoch on val, open test once; a second run tells the same again."""
+    if runs.processes() > 1:
+        raise BadSetting(f"finetune is of one process, and {runs.processes()} were started. Run it without a launcher.")
     head = _head(config)
-    dataset = datasets.load(config.data)
-    datasets.check_classes(dataset)
-    backbone = backbones.load(config.model, device=config.device, precision=_weights_format(config))
-    cell = _cell(config, backbone, head)
-    pairs = _pairs(config, backbone)
+    dataset = _dataset(config)
+    backbone, lower = _tuned.loaded(config.model, config.mode, config.device, config.precision)
+    plan = _Plan(dataset, backbone, lower, _cell(config, backbone, head), head, _pairs(config, backbone))
     made_from = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "finetune", config, made_from) as run_:
         if run_.finished is None:
-            _train(config, run_, dataset, backbone, cell, head, pairs)
-        (score,) = results.read(run_.folder, {"trained": int, "chosen": dict})
+            dataset.tell_skipped()
+            _train(config, run_, plan)
+        (score,) = results.read(run_.folder, {"trained": int, "chosen": list, "val": float})
     return Outcome({"scores": [score.record()]}, _told(config, score))
+
+
+def _dataset(config: Config) -> Dataset:
+    """The data, held against what is asked of it."""
+    dataset = datasets.load(config.data, on_error=config.on_error)
+    _labels.check(dataset)
+    if config.shots:
+        _shots.draw(dataset.build("train").labels, config.shots, config.seed)
+    return dataset
 
 
 def _head(config: Config) -> Trained:
@@ -103,11 +134,6 @@ def _head(config: Config) -> Trained:
         what = "maps: give --pool 0, or leave --pool out" if head.maps else "pooled rows: give --pool 1 or more"
         raise BadSetting(f"The head {name} reads {what}.")
     return head
-
-
-def _weights_format(config: Config) -> str:
-    """Weights that are trained stay in single precision, whatever they compute in."""
-    return "fp32" if config.mode == "full" else config.precision
 
 
 def _cell(config: Config, backbone: Backbone, head: Trained) -> Cell:
@@ -130,45 +156,102 @@ def _pairs(config: Config, backbone: Backbone) -> dict[int, int]:
     return _through.mirror_pairs(backbone) if config.mode == "difffeed" else {}
 
 
-def _train(
-    config: Config, run_: Run, dataset: Dataset, backbone: Backbone, cell: Cell, head: Trained, pairs: dict[int, int]
-) -> None:
+def _train(config: Config, run_: Run, plan: _Plan) -> None:
     """Everything that writes: checkpoints while it trains, then weights, one score, and that it is done."""
+    from twofold.steps import _tuner
+
+    seeds = range(config.seed, config.seed + config.seeds)
+    folders = {seed: run_.folder if seed == config.seed else run_.folder / f"seed-{seed}" for seed in seeds}
+    first = {name: w.detach().clone() for name, w in _own(config, plan).items()}
+    # The first seed comes last, so that its weights are in the network when that is saved.
+    answered = [_one_seed(config, plan, first, seed, folders[seed]) for seed in reversed(seeds)][::-1]
+    if not results.read(run_.folder):
+        found = _trials.joined([one for one, _ in answered])
+        found.save(_trials.path_of(run_.folder, config.model, _head_told(config)))
+        results.append(run_.folder, [_score(config, plan, found, trained=answered[0][1])])
+    if config.mode == "full" and isinstance(plan.backbone, DiffusionBackbone) and (whole := plan.backbone.pipeline()):
+        whole.save_pretrained(run_.folder)
+    files.write_json(run_.folder / _tuned.FILE, _about(config, plan))
+    run_.finish({"chosen": [json.loads(one.chosen[0]) for one, _ in answered]})
+    for folder in folders.values():
+        (folder / _tuner.STATE).unlink(missing_ok=True)
+
+
+def _one_seed(
+    config: Config, plan: _Plan, first: dict[str, Any], seed: int, folder: Path
+) -> tuple[Predictions, int]:  # fmt: skip
+    """What the training of one seed answers on test, and how many weights it trained.
+
+    A training that was killed goes on from its state; of one that is done only test is read again.
+    """
     from twofold.steps import _through, _tuner
     from twofold.steps._epochs import Stream
 
+    files.sweep(folder)
     rates = config.rates or (RATES[config.recipe][config.mode],)
-    batch = config.batch or BATCHES[config.mode]
-    lower = config.mode == "full" and backbones.place(config.device, config.precision).dtype.itemsize == 2
-    first = {name: w.detach().clone() for name, w in _own(config, backbone, cell).items()}
 
     def tuner(rate: float) -> Tuner:
-        _restore(backbone, first)
-        network = _through.Through(backbone, cell, head, len(dataset.classes), config.mode, config.seed, pairs)
-        return _tuner.Tuner(network, config.recipe, config.epochs, rate, lower)
+        _restore(plan.backbone, first)
+        classes = len(plan.dataset.classes)
+        network = _through.Through(plan.backbone, plan.cell, plan.head, classes, config.mode, seed, plan.pairs)
+        return _tuner.Tuner(network, config.recipe, config.epochs, rate, plan.lower)
 
     train, val, test = (
-        Stream(backbone, dataset.build(split), config.seed, batch, config.augment) for split in datasets.SPLITS
+        Stream(plan.backbone, _rows(config, plan.dataset, split, seed), seed, _batch(config), config.augment)
+        for split in datasets.SPLITS
     )
-    total = len(rates) * config.epochs * len(train.rows)
-    with runs.progress(total, f"{config.mode} on {dataset.name}") as bar:
-        chosen = _tuner.best_of(rates, tuner, train, val, run_.folder, bar)
+    with runs.progress(len(rates) * config.epochs * len(train.rows), f"{config.mode}, seed {seed}") as bar:
+        chosen = _tuner.best_of(rates, tuner, train, val, folder, bar)
     final = tuner(chosen["rate"])
-    _tuner.load_best(final.network, run_.folder)
-    if not results.read(run_.folder):
-        trained = sum(p.numel() for p in final.trained)
-        results.append(run_.folder, [_score(config, backbone, cell, final.right(test), chosen, trained)])
-    if config.mode == "full" and isinstance(backbone, DiffusionBackbone) and (whole := backbone.pipeline()):
-        whole.save_pretrained(run_.folder)
-    run_.finish({"chosen": chosen})
-    (run_.folder / _tuner.STATE).unlink(missing_ok=True)
+    _tuner.load_best(final.network, folder)
+    return _predictions(seed, test.rows, final.scores(test), chosen), sum(p.numel() for p in final.trained)
 
 
-def _own(config: Config, backbone: Backbone, cell: Cell) -> dict[str, Any]:
+def _rows(config: Config, dataset: Dataset, split: str, seed: int) -> Rows:
+    """The rows of a split, or K shots of it: val has K too, for more would be labels that are not paid for."""
+    rows = dataset.build(split)
+    if not config.shots or split == "test":
+        return rows
+    draw = _shots.draw if split == "train" else _shots.at_most
+    return rows.some(draw(rows.labels, config.shots, seed))
+
+
+def _batch(config: Config) -> int:
+    return config.batch or BATCHES[config.mode]
+
+
+def _predictions(seed: int, rows: Rows, scores: Tensor, chosen: dict[str, Any]) -> Predictions:
+    """What the tuned network answers on test, image by image."""
+    from twofold.steps import _tuner
+
+    order, confidence = scores.numpy(), _tuner.probabilities(scores).max(1)
+    own = order[np.arange(len(rows)), rows.labels]
+    rank = (order >= own[:, None]).sum(1) - 1
+    return Predictions(
+        index=rows.index, labels=rows.labels, seeds=np.array([seed]), predicted=order.argmax(1)[None],
+        confidence=confidence[None].astype(np.float32), rank=rank[None], classes=np.array(order.shape[1]),
+        val=np.array([chosen["val"]]), chosen=np.array([json.dumps(chosen)]),
+    )  # fmt: skip
+
+
+def _about(config: Config, plan: _Plan) -> dict[str, Any]:
+    """tuned.json, for `twofold predict`; its weights are those of the first seed."""
+    return {
+        "model": config.model, "fingerprint": plan.backbone.fingerprint, "cell": str(plan.cell), "mode": config.mode,
+        "head": config.head or HEADS[config.mode], "seed": config.seed, "batch": _batch(config),
+        "precision": config.precision, "labels": list(plan.dataset.classes),
+    }  # fmt: skip
+
+
+def _head_told(config: Config) -> str:
+    return f"{config.head or HEADS[config.mode]}, {config.mode}"
+
+
+def _own(config: Config, plan: _Plan) -> dict[str, Any]:
     """The network's weights that are trained."""
-    if config.mode != "full" or not isinstance(backbone, DiffusionBackbone):
+    if config.mode != "full" or not isinstance(plan.backbone, DiffusionBackbone):
         return {}
-    return dict(backbone.weights(cell.tap.block))
+    return dict(plan.backbone.weights(plan.cell.tap.block))
 
 
 def _restore(backbone: Backbone, first: dict[str, Any]) -> None:
@@ -182,25 +265,28 @@ def _restore(backbone: Backbone, first: dict[str, Any]) -> None:
                 last[name].copy_(value)
 
 
-def _score(config: Config, backbone: Backbone, cell: Cell, right: Any, chosen: dict[str, Any], trained: int) -> Score:
-    low, high = results.bootstrap_interval(right)
-    about = {
+def _score(config: Config, plan: _Plan, found: Predictions, trained: int) -> Score:
+    backbone, cell = plan.backbone, plan.cell
+    top1 = next(_metrics.measure(found))
+    about = plan.dataset.provenance | {
         "row": config.model, "control": False, "model": backbone.name, "data": config.data,
-        "head": f"{config.head or HEADS[config.mode]}, {config.mode}", "shots": 0, "cell": str(cell),
+        "head": _head_told(config), "shots": config.shots, "cell": str(cell),
         "block": backbone.block(cell.tap.block).name, "t": cell.tap.t, "sigma": backbone.sigma(cell.tap.t),
-        "pool": cell.pool, "chosen": chosen, "val": chosen["val"], "per_seed": [float(np.mean(right))],
-        "trained": trained, "mode": config.mode, "recipe": config.recipe,
+        "pool": cell.pool, "chosen": [json.loads(one) for one in found.chosen], "val": float(found.val.mean()),
+        "per_seed": top1.per_seed, "trained": trained, "mode": config.mode, "recipe": config.recipe,
     }  # fmt: skip
-    return Score("top1", float(np.mean(right)), "test", len(right), (config.seed,), low, high, about)
+    seeds = tuple(int(seed) for seed in found.seeds)
+    return Score(top1.name, top1.value, "test", len(found.labels), seeds, top1.low, top1.high, about)
 
 
 def _told(config: Config, score: Score) -> str:
     chosen = score.about["chosen"]
+    rates, epochs = (" ".join(f"{one[name]:g}" for one in chosen) for name in ("rate", "epoch"))
     rows = [
         ("mode", "head", "trained weights", "rate", "epoch", "val, %", "top-1 on test, %", "n"),
         (
-            config.mode, score.about["head"], f"{score.about['trained']:,}", f"{chosen['rate']:g}",
-            str(chosen["epoch"]), f"{100 * chosen['val']:.1f}", results.percent(score), str(score.n),
+            config.mode, score.about["head"], f"{score.about['trained']:,}", rates, epochs,
+            f"{100 * score.about['val']:.1f}", results.percent(score), str(score.n),
         ),
     ]  # fmt: skip
     return results.table(rows)

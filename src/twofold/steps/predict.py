@@ -17,6 +17,9 @@ from twofold.settings import Settings, setting
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from twofold.steps._classifier import Classifier
+    from twofold.steps._tuned import Tuned
+
 
 @dataclass(frozen=True)
 class Config(Settings):
@@ -25,7 +28,9 @@ class Config(Settings):
     images: tuple[Path, ...] = setting(
         help="image files, and folders of them: everything below", positional=True, repeats=True
     )
-    classifier: Path = setting(help="folder of the classifier: RUN/classifier of twofold probe, or a saved one")
+    classifier: Path = setting(
+        help="folder of the classifier: RUN/classifier of twofold probe, RUN of twofold finetune, or a saved one"
+    )
     top: int = setting(1, help="how many labels an image are told, the likeliest first", least=1, most=10**6)
     model: str | None = setting(None, none="as the classifier says", help="where its network is, if it has moved")
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one")
@@ -36,14 +41,23 @@ class Config(Settings):
 
 def run(config: Config) -> Outcome:
     """Labels and probabilities of every image, in the order given."""
-    from twofold.steps import _classifier, _images
+    from twofold.steps import _images
 
     paths = _paths(config.images)
-    classifier = _classifier.load(config.classifier, model=config.model, device=config.device, batch=config.batch)
+    classifier = _loaded(config)
     found = classifier.probabilities(_images.listed(paths))
     labels = [str(label) for label in classifier.labels]
     told = [_told(path, row, labels, config.top) for path, row in zip(paths, found, strict=True)]
     return Outcome({"classifier": str(config.classifier), "images": told}, _table(told))
+
+
+def _loaded(config: Config) -> Classifier | Tuned:
+    """A fitted head on its network, or a network that `finetune` tuned."""
+    from twofold.steps import _classifier, _tuned
+
+    of = _tuned if _tuned.is_run(config.classifier) else _classifier
+    found: Classifier | Tuned = of.load(config.classifier, model=config.model, device=config.device, batch=config.batch)
+    return found
 
 
 def _paths(given: Sequence[Path]) -> list[Path]:
