@@ -242,6 +242,7 @@ def test_parameters_are_those_of_the_papers(name: str, shape: Any, millions: flo
     [
         ("linear?rte=1", "No setting of head linear 'rte'. Did you mean 'rate'"),
         ("linear?recipe=best", "No recipe 'best'. There is: paper, strong"),
+        ("attention?width=64", "as wide as the map it reads, so width means nothing to it"),
         ("attention?tokenizer=p3", "No tokenizer of the attention head 'p3'"),
         ("linea", "Did you mean 'linear'"),
         ("difformer?width=0", "width of DifFormer must be a whole number of 1 or more, not 0"),
@@ -253,9 +254,13 @@ def test_settings_behind_a_name_are_checked(name: str, says: str) -> None:
         base.load(name)
 
 
-def test_candidates_trained_together_are_those_trained_alone(blobs: tuple[np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize("name", ["linear", "mlp?hidden=16", "cnn?width=8", "attention?tokenizer=p2&width=8"])
+def test_candidates_trained_together_are_those_trained_alone(name: str, blobs: tuple[np.ndarray, np.ndarray]) -> None:
     x, y = blobs
-    together = base.load("linear?epochs=2&updates=20").fit(x, y, val=(x, y))
+    settings = f"{name}{'&' if '?' in name else '?'}epochs=2&updates=20"
+    if base.load(name).maps:
+        x = x[:, :, None, None] * np.ones((1, 1, 2, 2), x.dtype)
+    together = base.load(settings).fit(x, y, val=(x, y))
     alone = together.settled().fit(x, y)
     assert isinstance(together, Trained) and isinstance(alone, Trained)
     for name, weights in together.weights_.items():
