@@ -250,7 +250,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_end(
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-SMALL = ("--mode", "frozen", "--pool", 2, "--epochs", 3, "--rates", "0.01", "--batch", 16, "--augment", "none")
+SMALL = ("--mode", "frozen", "--pool", 2, "--epochs", 2, "--rates", "0.01", "--batch", 16, "--augment", "none")
 
 
 def test_few_labels_are_drawn_as_probe_draws_them(tiny_run: Path, tmp_path: Path, command: Command) -> None:
