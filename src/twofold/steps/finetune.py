@@ -177,9 +177,7 @@ def _train(config: Config, run_: Run, plan: _Plan) -> None:
         (folder / _tuner.STATE).unlink(missing_ok=True)
 
 
-def _one_seed(
-    config: Config, plan: _Plan, first: dict[str, Any], seed: int, folder: Path
-) -> tuple[Predictions, int]:  # fmt: skip
+def _one_seed(config: Config, plan: _Plan, first: dict[str, Any], seed: int, folder: Path) -> tuple[Predictions, int]:
     """What the training of one seed answers on test, and how many weights it trained.
 
     A training that was killed goes on from its state; of one that is done only test is read again.
