@@ -20,7 +20,7 @@ from PIL import Image
 import tiny_models
 from twofold import noise
 from twofold.backbones import base
-from twofold.backbones._processes import Exploding, Flow, Ladder, Process
+from twofold.backbones._processes import Exploding, Flow, Ladder, Process, Sigma
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets import base as datasets
 from twofold.steps import _drawn, _guidance, _samplers
@@ -94,6 +94,7 @@ class Sigma(Process):
 PROCESSES: dict[str, Process] = {
     "ladder": Ladder(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)),
     "exploding": Exploding(0.01, 50.0),
+    "sigma": Sigma(0.002, 80.0),
     "flow": Flow(3.0),
     "sigma": Sigma(),
 }

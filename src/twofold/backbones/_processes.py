@@ -105,18 +105,18 @@ class Ladder(Process):
         return float((self._sigmas.log() - math.log(sigma)).abs().argmin())
 
 
-@final
-class Exploding(Process):
-    """t is the noise's own standard deviation: x + scale t noise. Signal keeps its size, so the ratio is the spread.
+class _Spread(Process):
+    """x + scale t noise: signal keeps its size, so the ratio is the spread.
 
-    Args:
-        least, most: the range that the network was trained on.
-        scale: 2 where t is meant for images in 0..1 (Song et al. 2021, score-based SDEs, "VE"), since ours are in
-            -1..1; 1 where it is meant for these (EDM, Karras et al. 2022).
+    Attributes:
+        scale: how large noise of t = 1 is on images in -1..1.
     """
 
-    def __init__(self, least: float, most: float, *, scale: float = 2.0) -> None:
-        self.least, self.most, self.scale = least, most, scale
+    scale: float
+
+    def __init__(self, least: float, most: float) -> None:
+        """Of the range that the network was trained on."""
+        self.least, self.most = least, most
         self.allowed = f"standard deviations {number_text(least)} to {number_text(most)}"
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,14 +127,28 @@ class Exploding(Process):
         """Within the range that the network was trained on."""
         return self.least <= t <= self.most
 
+    def nearest(self, sigma: float) -> float:
+        """Sigma / scale, held to the range."""
+        return min(max(sigma / self.scale, self.least), self.most)
+
+
+@final
+class Exploding(_Spread):
+    """t is the noise's own standard deviation on images in 0..1 (Song et al. 2021, score-based SDEs, "VE")."""
+
+    scale = 2.0
+
     def own_steps(self, count: int) -> list[float]:
         """A geometric sequence (Song et al. 2021, appendix C)."""
         ratio = self.least / self.most
         return [max(self.most * ratio ** (k / max(count - 1, 1)), self.least) for k in range(count)]
 
-    def nearest(self, sigma: float) -> float:
-        """Sigma / scale, held to the range."""
-        return min(max(sigma / self.scale, self.least), self.most)
+
+@final
+class Sigma(_Spread):
+    """t is the noise's own standard deviation on images in -1..1 (EDM, Karras et al. 2022)."""
+
+    scale = 1.0
 
 
 @final

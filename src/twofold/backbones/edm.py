@@ -18,7 +18,7 @@ from torch import Tensor
 from twofold.backbones import _folders, _unet
 from twofold.backbones._codecs import Pixels
 from twofold.backbones._network import DiffusionNetwork, Parts, Prediction
-from twofold.backbones._processes import Exploding
+from twofold.backbones._processes import Sigma
 from twofold.backbones.base import Placement
 from twofold.errors import BadModel
 from twofold.records import ModelName
@@ -44,7 +44,7 @@ def of(
         network=unet,
         places=_unet.places(unet),
         arguments=_unet.conditioned(unet, lambda x, t: seen(x, t, data)),
-        process=Exploding(float(config.sigma_min), float(config.sigma_max), scale=1.0),
+        process=Sigma(float(config.sigma_min), float(config.sigma_max)),
         prediction=preconditioned(data),
         codec=Pixels(int(unet.config.sample_size), int(unet.config.in_channels)),
         schedule={},
