@@ -76,27 +76,11 @@ def test_an_image_depends_on_seed_and_number_alone(model: str, sampler: str) -> 
     assert apart(drawing(model, sampler, seed=1).images(range(1))[0], whole[0]) > 1
 
 
-class Sigma(Process):
-    """A family whose native step is sigma itself, and that says nothing of its own steps."""
-
-    allowed, least, most = "sigmas 0.002 to 80", 0.002, 80.0
-
-    def coefficients(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.ones_like(t), t
-
-    def holds(self, t: float) -> bool:
-        return self.least <= t <= self.most
-
-    def nearest(self, sigma: float) -> float:
-        return min(max(sigma, self.least), self.most)
-
-
 PROCESSES: dict[str, Process] = {
     "ladder": Ladder(torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)),
     "exploding": Exploding(0.01, 50.0),
     "sigma": Sigma(0.002, 80.0),
     "flow": Flow(3.0),
-    "sigma": Sigma(),
 }
 
 
