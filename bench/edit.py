@@ -9,6 +9,7 @@ window) are chosen by PSNR on val, then test is opened once. RUN is a run of `tw
 from __future__ import annotations
 
 import argparse
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import median_filter
 from scipy.signal import wiener
 from torch.nn.functional import avg_pool2d, interpolate
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 import twofold
-from twofold.steps.edit import Config, edited
+from twofold.steps import _images
+from twofold.steps.edit import Config, Editor, _complete
 
 Images = Any  # uint8 [N, 8, 8]
 Method = Callable[[Images], Images]
@@ -62,12 +65,14 @@ def each(filtered: Callable[[Any], Any]) -> Method:
 
 
 def ours(backbone: Any, task: str, **more: Any) -> Method:
-    mask = torch.from_numpy(hole()) if task == "inpaint" else None
-
     def method(images: Images) -> Images:
-        config = Config(task, "pixels", (Path("x"),), Path("y.png"), steps=20, **more)
-        colours = torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1)
-        return np.stack(edited(config, backbone, colours, mask))
+        with tempfile.TemporaryDirectory() as folder:
+            if task == "inpaint":
+                Image.fromarray(255 * hole().astype(np.uint8)).save(f"{folder}/mask.png")
+                more["mask"] = Path(folder) / "mask.png"
+            config = _complete(Config(task, "pixels", (Path("x"),), Path("y.png"), **more))
+            pictures = list(torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1).contiguous())
+            return Editor(config, backbone).edited(pictures, [_images.own_number(p) for p in pictures])[:, 0]
 
     return method
 
@@ -96,13 +101,13 @@ def tasks(backbone: Any) -> Mapping[str, tuple[Method, Mapping[str, Mapping[str,
                 "edit, level estimated": {"": ours(backbone, "denoise")},
             },
         )
-    samples = {f"mean of {n}": {"average": n} for n in (1, 8)}
+    samples = {f"mean of {n}": {"average": n, "steps": 10} for n in (1, 8)}
     found["inpaint, middle 4 x 4"] = (
         lambda images: np.where(hole(), 0, images).astype(np.uint8),
         {
             "mean fill": {"": mean_fill},
             "edit": {name: ours(backbone, "inpaint", **more) for name, more in samples.items()},
-            "edit, one sample": {"": ours(backbone, "inpaint")},
+            "edit, one sample": {"": ours(backbone, "inpaint", average=1, steps=10)},
         },
     )
     for factor in (2, 4):
@@ -111,7 +116,7 @@ def tasks(backbone: Any) -> Mapping[str, tuple[Method, Mapping[str, Mapping[str,
             {
                 "bicubic": {"": lambda images, factor=factor: bicubic(images, factor)},
                 "edit": {name: ours(backbone, "superres", factor=factor, **more) for name, more in samples.items()},
-                "edit, one sample": {"": ours(backbone, "superres", factor=factor)},
+                "edit, one sample": {"": ours(backbone, "superres", factor=factor, average=1, steps=10)},
             },
         )
     return found

@@ -22,7 +22,6 @@ FEATURES, TRAINING, SAMPLING, SAMPLING_STEPS, ORDER, SHOTS, BOOTSTRAP, VIEWS, FL
 AUGMENTATION = 15
 CLASSES = 20
 EDITS = 25
-EDITING = 25
 
 
 def generator(seed: int, index: int, *, draw: int = 0, purpose: int = FEATURES) -> np.random.Generator:

@@ -85,7 +85,7 @@ def run(config: Config) -> Outcome:
             bar.advance(len(paths[rows]))
     if config.picture:
         plots.before_after(
-            [(_before(config, path), some) for path, some in zip(paths, outs)][:MOST_SHOWN], config.picture
+            [(_before(config, path), some) for path, some in zip(paths, outs, strict=True)][:MOST_SHOWN], config.picture
         )
     told = [{"image": str(path), "results": [str(o) for o in some]} for path, some in zip(paths, outs, strict=True)]
     facts = {"task": config.task, "images": told, "picture": str(config.picture) if config.picture else None}
@@ -110,7 +110,7 @@ class Editor:
 
         numbers = [_images.own_number(p) for p in pictures]
         keys = [self._key(number) for number in numbers]
-        todo = [k for k, some in enumerate(outs) if not all([_is_done(out, keys[k]) for out in some])]
+        todo = [k for k, some in enumerate(outs) if not all(_is_done(out, keys[k]) for out in some)]
         if not todo:
             return
         results = self.edited([pictures[k] for k in todo], [numbers[k] for k in todo])
