@@ -2,8 +2,8 @@
 
     python bench/edit.py RUN [--images 359] [--device cpu]
 
-Inputs go through bytes, as PNG files do. Settings (the samples whose mean is taken, the noise told to denoise, the size of a filter's
-window) are chosen by PSNR on val, then test is opened once. RUN is a run of `twofold pretrain` on digits.
+Inputs go through bytes, as PNG files do. Settings (samples in the mean, noise told to denoise, windows of filters)
+are chosen by PSNR on val, then test is opened once. RUN is a run on digits.
 """
 
 from __future__ import annotations
