@@ -152,7 +152,8 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize("verb", VERBS)
 def test_whole_numbers_have_an_end(verb: str) -> None:
     config = registry.find(cli.verbs()[verb], verb).Config
-    needed = {f.name: "x" for f in dataclasses.fields(config) if f.default is dataclasses.MISSING}
+    missing = [f for f in dataclasses.fields(config) if f.default is dataclasses.MISSING]
+    needed = {f.name: (f.metadata["choices"] or ("x",))[0] for f in missing}
     kinds = typing.get_type_hints(config)
     for name in (n for n, kind in kinds.items() if re.search(r"\bint\b", str(kind))):
         with pytest.raises(BadSetting, match=r"must be at most \d+, not 9+\.\.\.") as refusal:

@@ -23,8 +23,8 @@ from twofold.records import Outcome
 
 # In the order in which a newcomer meets them.
 ORDER = (
-    "demo", "data", "pretrain", "sample", "blocks", "convert", "extract", "store", "select", "probe", "finetune",
-    "predict", "report",
+    "demo", "data", "pretrain", "sample", "edit", "blocks", "convert", "extract", "store",
+    "select", "probe", "finetune", "predict", "report",
 )  # fmt: skip
 
 SHARED = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FEATURES, TRAINING, SAMPLING, SAMPLING_STEPS, ORDER, SHOTS, BOOTSTRAP, VIEWS, FLIPS = range(9)
 AUGMENTATION = 15
 CLASSES = 20
+EDITS = 25
 
 
 def generator(seed: int, index: int, *, draw: int = 0, purpose: int = FEATURES) -> np.random.Generator:

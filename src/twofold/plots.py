@@ -232,6 +232,22 @@ def side_by_side(pictures: Sequence[Path], out: Path, *, height: int = 640, gap:
         sheet.save(temporary, optimize=True)
 
 
+def before_after(rows: Sequence[tuple[NDArray[np.uint8], Sequence[Path]]], out: Path) -> None:
+    """One row an image: what was given, [h, w, 3], and its results, all brought to one size without smoothing."""
+    from PIL import Image
+
+    lines = [[Image.fromarray(given), *(Image.open(p).convert("RGB") for p in results)] for given, results in rows]
+    side = max(96, max(tile.height for line in lines for tile in line))
+    step = side + 4 * GAP
+    sheet = Image.new("RGB", (len(lines[0]) * step + 4 * GAP, len(lines) * step + 4 * GAP), "white")
+    for row, line in enumerate(lines):
+        for column, tile in enumerate(line):
+            shown = tile.resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(shown, (4 * GAP + column * step, 4 * GAP + row * step))
+    with files.replacing(out) as temporary:
+        sheet.save(temporary, optimize=True)
+
+
 def samples(classes: Sequence[str], columns: Sequence[tuple[str, Sequence[Tile]]], title: str, out: Path) -> None:
     """A table of pictures, one row a class.
 

@@ -51,6 +51,25 @@ def listed(images: Any) -> Sequence[Any]:
     return found
 
 
+def paths(given: Sequence[Path]) -> list[Path]:
+    """The image files named, and those below the folders named; headers are looked at before any work."""
+    from twofold.datasets import _decode, _files
+
+    found: list[Path] = []
+    for path in given:
+        inside = (
+            sorted(p for p in path.rglob("*") if p.is_file() and _files.is_image(p.name)) if path.is_dir() else [path]
+        )
+        if not path.exists():
+            raise BadData(f"{path} does not exist. Give image files, or folders of them.")
+        if not inside:
+            raise BadData(f"{path} holds no images ({', '.join(_decode.SUFFIXES)}). Give a folder with images.")
+        found += inside
+    for path in found:
+        _decode.header(path)
+    return found
+
+
 def groups(images: Sequence[Any]) -> Iterator[list[Tensor]]:
     """The pictures in order, uint8 [3, H, W], some at a time: as many as fit in memory together."""
     some: list[Tensor] = []

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from twofold import results
-from twofold.errors import BadData
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
 
@@ -43,7 +42,7 @@ def run(config: Config) -> Outcome:
     """Labels and probabilities of every image, in the order given."""
     from twofold.steps import _images
 
-    paths = _paths(config.images)
+    paths = _images.paths(config.images)
     classifier = _loaded(config)
     found = classifier.probabilities(_images.listed(paths))
     labels = [str(label) for label in classifier.labels]
@@ -57,25 +56,6 @@ def _loaded(config: Config) -> Classifier | Tuned:
 
     of = _tuned if _tuned.is_run(config.classifier) else _classifier
     found: Classifier | Tuned = of.load(config.classifier, model=config.model, device=config.device, batch=config.batch)
-    return found
-
-
-def _paths(given: Sequence[Path]) -> list[Path]:
-    """The image files named, and those below the folders named; headers are looked at before any work."""
-    from twofold.datasets import _decode, _files
-
-    found: list[Path] = []
-    for path in given:
-        inside = (
-            sorted(p for p in path.rglob("*") if p.is_file() and _files.is_image(p.name)) if path.is_dir() else [path]
-        )
-        if not path.exists():
-            raise BadData(f"{path} does not exist. Give image files, or folders of them.")
-        if not inside:
-            raise BadData(f"{path} holds no images ({', '.join(_decode.SUFFIXES)}). Give a folder with images.")
-        found += inside
-    for path in found:
-        _decode.header(path)
     return found
 
 
