@@ -185,7 +185,7 @@ def test_a_selection_killed_among_its_cells_ends_in_the_same_bytes(tiny_run: Pat
 @pytest.mark.parametrize(
     ("mode", "more", "deaths"),
     [
-        ("frozen", ["--seeds", "2", "--rates", "0.01"], [4]),  # in the second training, after one that is done
+        ("frozen", ["--seeds", "2", "--rates", "0.01"], [5]),  # within the second training, after one that is done
         ("full", ["--rates", "0.003,0.01"], [2, 4]),  # within each rate, whose optimiser starts anew
         ("difffeed", ["--rates", "0.01,0.003", "--head", "attention?tokenizer=p2&width=16"], [2]),
     ],
