@@ -125,6 +125,8 @@ def test_the_same_again_is_done_and_other_files_are_not_written_over(
         ("vary", ("--model", "pixels"), "cannot generate"),
         ("superres", ("--factor", 2), "takes 4x4"),
         ("superres", ("--factor", 3), "2 or 4"),
+        ("denoise", ("--factor", 2), "is of edit superres"),
+        ("vary", ("--sigma", 1, "--t", 9), "Both --t and --sigma"),
         ("superres", (), "takes 4x4"),
         ("inpaint", (), "needs --mask"),
         ("inpaint", ("--mask", "SMALL"), "takes 8x8"),

@@ -98,8 +98,7 @@ def enlarged(x: Tensor, factor: int) -> Tensor:
 def known_means(small: Tensor, factor: int) -> Keep:
     """Blocks have the means of the small image's pixels, and pixels stay within -1..1.
 
-    Each block is shifted by the one number that does it after clipping; the mean grows with the shift, so halving
-    finds it.
+    Each block is shifted by the one number that does it after clipping; halving finds it, since the mean grows with it.
     """
 
     def keep(x: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("twofold")
 
-# Of each task: the settings that are its own, and defaults of steps, average and rounds (docs/editing.md).
+# Of each task: the settings that are its own, and defaults of steps and average (docs/editing.md).
 OWN = {"denoise": ("noise_level",), "inpaint": ("mask",), "superres": ("factor",), "vary": ("t", "sigma")}
-DEFAULTS = {"denoise": (1, 1, 1), "inpaint": (50, 8, 1), "superres": (50, 8, 1), "vary": (50, 1, 1)}
+DEFAULTS = {"denoise": (1, 1), "inpaint": (50, 8), "superres": (50, 8), "vary": (50, 1)}
 FRESH = 0.85  # share of new noise a step in inpaint and superres (DDNM's eta)
 MOST_SHOWN = 16  # images in the before/after picture
 
@@ -45,9 +45,9 @@ class Config(Settings):
         None, none="estimated", help="denoise: standard deviation in grey levels (0..255)", least=0.01, most=10**4
     )
     mask: Path | None = setting(None, help="inpaint: image of the same size, white where to fill in")
-    factor: int | None = setting(None, none="2", help="superres: 2 or 4", least=2, most=4)
+    factor: int | None = setting(None, none="2 of superres", help="superres: 2 or 4", least=2, most=4)
     t: float | None = setting(None, help="vary: noise step to go back to, in the model's unit")
-    sigma: float | None = setting(None, none="1", help="vary: how far to go back, as noise-to-signal ratio")
+    sigma: float | None = setting(None, none="1 of vary", help="vary: how far to go back, as noise-to-signal ratio")
     num: int = setting(1, help="results an image", least=1, most=10**4)
     steps: int | None = setting(
         None, none="1 of denoise, else 50", help="noise steps on the way down", least=1, most=10**5
@@ -56,7 +56,7 @@ class Config(Settings):
         None, none="8 of inpaint and superres, else 1",
         help="runs whose mean is the result: higher PSNR, smoother images", least=1, most=10**4,
     )  # fmt: skip
-    rounds: int | None = setting(None, none="1", help="how often each step is walked", least=1, most=1000)
+    rounds: int = setting(1, help="how often each step is walked", least=1, most=1000)
     picture: Path | None = setting(None, help="before/after picture to write", identity=False)
     batch: int = setting(64, help="images a forward pass", least=1, most=10**6, identity=False)
     seed: int = setting(0, help="seed of the noise; it belongs to the image's own pixels", least=0, most=2**63 - 1)
@@ -85,7 +85,8 @@ def run(config: Config) -> Outcome:
             bar.advance(len(paths[rows]))
     if config.picture:
         plots.before_after(
-            [(_before(config, path), some) for path, some in zip(paths, outs, strict=True)][:MOST_SHOWN], config.picture
+            [(_before(config, path), some) for path, some in zip(paths[:MOST_SHOWN], outs[:MOST_SHOWN], strict=True)],
+            config.picture,
         )
     told = [{"image": str(path), "results": [str(o) for o in some]} for path, some in zip(paths, outs, strict=True)]
     facts = {"task": config.task, "images": told, "picture": str(config.picture) if config.picture else None}
@@ -110,7 +111,7 @@ class Editor:
 
         numbers = [_images.own_number(p) for p in pictures]
         keys = [self._key(number) for number in numbers]
-        todo = [k for k, some in enumerate(outs) if not all(_is_done(out, keys[k]) for out in some)]
+        todo = [k for k, some in enumerate(outs) if not _are_done(some, keys[k])]
         if not todo:
             return
         results = self.edited([pictures[k] for k in todo], [numbers[k] for k in todo])
@@ -125,7 +126,7 @@ class Editor:
         from twofold.steps import _editing
 
         config, backbone = self.config, self.backbone
-        assert config.steps and config.average and config.rounds
+        assert config.steps and config.average
         draws = config.num * config.average
         generators = [
             noise.generator(config.seed, n, draw=d, purpose=noise.EDITS) for n in numbers for d in range(draws)
@@ -205,10 +206,9 @@ def _complete(config: Config) -> Config:
     factor = (config.factor or 2) if config.task == "superres" else None
     if factor == 3:
         raise BadSetting("--factor must be 2 or 4, not 3.")
-    steps, average, rounds = DEFAULTS[config.task]
+    steps, average = DEFAULTS[config.task]
     return replace(
         config, factor=factor, steps=config.steps or steps, average=config.average or average,
-        rounds=config.rounds or rounds,
     )  # fmt: skip
 
 
@@ -271,6 +271,11 @@ def _outs(config: Config, paths: Sequence[Path]) -> list[list[Path]]:
         if out.resolve() in given:
             raise BadSetting(f"{out} would be written over: it is an image that is read. Give another --out.")
     return found
+
+
+def _are_done(outs: Sequence[Path], key: str) -> bool:
+    """Whether all of an image's results are there; each is looked at, so that one of others is refused."""
+    return sum(_is_done(out, key) for out in outs) == len(outs)
 
 
 def _is_done(out: Path, key: str) -> bool:
