@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def ours(backbone: Any, task: str, **more: Any) -> Method:
 def quality(made: Images, true: Images) -> tuple[float, float]:
     """Mean PSNR (dB) and SSIM (a window of 7 pixels) over images."""
     a, b = (torch.from_numpy(x).float()[:, None] for x in (made, true))
-    psnr = [float(peak_signal_noise_ratio(x, y, data_range=255.0)) for x, y in zip(a, b, strict=True)]
-    ssim = structural_similarity_index_measure(a, b, gaussian_kernel=False, kernel_size=7, data_range=255.0)
+    psnr = [peak_signal_noise_ratio(x, y, data_range=255.0).item() for x, y in zip(a, b, strict=True)]
+    ssim: Any = structural_similarity_index_measure(a, b, gaussian_kernel=False, kernel_size=7, data_range=255.0)
     return float(np.minimum(psnr, 100).mean()), float(ssim)
 
 
@@ -90,11 +91,11 @@ def tasks(backbone: Any) -> Mapping[str, tuple[Method, Mapping[str, Mapping[str,
     found: dict[str, tuple[Method, dict[str, dict[str, Method]]]] = {}
     for level in (25, 50):
         found[f"denoise, {level} grey levels"] = (
-            lambda images, level=level: noisy(images, level),
+            partial(noisy, level=level),
             {
                 "as it is": {"": lambda images: images},
-                "median": {f"{n} x {n}": each(lambda x, n=n: median_filter(x, n)) for n in (2, 3)},
-                "Wiener": {f"{n} x {n}": each(lambda x, n=n, level=level: wiener(x, n, level**2)) for n in (2, 3, 5)},
+                "median": {f"{n} x {n}": each(partial(median_filter, size=n)) for n in (2, 3)},
+                "Wiener": {f"{n} x {n}": each(partial(wiener, mysize=n, noise=level**2)) for n in (2, 3, 5)},
                 "edit, level told": {
                     f"{s:g} x level": ours(backbone, "denoise", noise_level=level * s) for s in (0.6, 0.8, 1.0)
                 },
@@ -112,9 +113,9 @@ def tasks(backbone: Any) -> Mapping[str, tuple[Method, Mapping[str, Mapping[str,
     )
     for factor in (2, 4):
         found[f"superres x{factor}"] = (
-            lambda images, factor=factor: reduced(images, factor),
+            partial(reduced, factor=factor),
             {
-                "bicubic": {"": lambda images, factor=factor: bicubic(images, factor)},
+                "bicubic": {"": partial(bicubic, factor=factor)},
                 "edit": {name: ours(backbone, "superres", factor=factor, **more) for name, more in samples.items()},
                 "edit, one sample": {"": ours(backbone, "superres", factor=factor, average=1, steps=10)},
             },
@@ -132,7 +133,7 @@ def main() -> None:
     backbone = twofold.load_backbone(asked.run, device=asked.device)
     data = twofold.load_dataset("digits")
     val, test = (
-        data.build(split).read(range(n))[:, 0].numpy()
+        np.stack([image[0].numpy() for image in data.build(split).read(range(n))])
         for split, n in (("val", asked.images // 3), ("test", asked.images))
     )
     print(f"{asked.run}: {len(test)} test images, settings chosen on {len(val)} of val\n")
