@@ -295,7 +295,7 @@ def test_the_papers_rates_are_the_heads_own(blobs: tuple[np.ndarray, np.ndarray]
     """PAPER.md 2: 1e-2 for linear, 5e-2 for attention and DifFormer, batches of 128, a tenth every 7 of 28 epochs."""
     x, y = blobs
     for name, rate in (("linear", 1e-2), ("attention", 5e-2), ("difformer", 5e-2)):
-        small = "" if name == "linear" else "&width=16&blocks=1"
+        small = {"linear": "", "attention": "&blocks=1", "difformer": "&width=16&blocks=1"}[name]
         assert made(f"{name}?recipe=paper&epochs=1{small}").fit(x, y).choice == {"rate": rate, "decay": 0.0}
     recipe = _training.RECIPES["paper"]
     assert (recipe.epochs, recipe.batch, recipe.smoothing, recipe.updates) == (28, 128, 0.0, 0)
