@@ -26,7 +26,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 import twofold
 from twofold.steps import _images
-from twofold.steps.edit import Config, Editor, _complete
+from twofold.steps.edit import Config, Editor, complete
 
 Images = Any  # uint8 [N, 8, 8]
 Method = Callable[[Images], Images]
@@ -71,7 +71,7 @@ def ours(backbone: Any, task: str, **more: Any) -> Method:
             if task == "inpaint":
                 Image.fromarray(255 * hole().astype(np.uint8)).save(f"{folder}/mask.png")
                 more["mask"] = Path(folder) / "mask.png"
-            config = _complete(Config(task, "pixels", (Path("x"),), Path("y.png"), **more))
+            config = complete(Config(task, "pixels", (Path("x"),), Path("y.png"), **more))
             pictures = list(torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1).contiguous())
             return Editor(config, backbone).edited(pictures, [_images.own_number(p) for p in pictures])[:, 0]
 

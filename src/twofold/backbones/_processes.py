@@ -41,12 +41,14 @@ class Process(ABC):
         """`count` steps from the noisiest down, as far apart as this family's own samplers take them."""
         return self.karras_steps(count)
 
-    def karras_steps(self, count: int) -> list[float]:
-        """The steps of `count` sigmas from the noisiest down, equally far apart in their seventh root.
+    def karras_steps(self, count: int, begin: float | None = None) -> list[float]:
+        """The steps of `count` sigmas from `begin` (none: the noisiest) down, equally far apart in their seventh root.
 
         Karras et al. 2022 (arXiv 2206.00364), eq. 5 and table 1, within what there is; several may be the same step.
         """
-        high, low = min(self.sigma(self.most), MOST_SIGMA), max(self.sigma(self.least), LEAST_SIGMA)
+        least = self.sigma(self.least)
+        high = min(self.sigma(self.most), MOST_SIGMA) if begin is None else max(begin, least)
+        low = max(least, LEAST_SIGMA)
         start, end = high ** (1 / RHO), low ** (1 / RHO)
         return [self.step((start + (end - start) * k / max(count - 1, 1)) ** RHO) for k in range(count)]
 

@@ -22,17 +22,6 @@ Chance = Callable[[], Tensor]
 HALVINGS = 30  # of the interval that a block's shift lies in: below single precision
 
 
-def ladder(backbone: DiffusionBackbone, start: float, count: int) -> list[float]:
-    """`count` native steps from sigma `start` down, equally far apart in the seventh root of sigma.
-
-    Karras et al. 2022 (arXiv 2206.00364), eq. 5, begun where the image's own noise is.
-    """
-    process = backbone.process
-    least = process.sigma(process.least)
-    high, low = max(start, least) ** (1 / 7), max(least, 0.002) ** (1 / 7)
-    return [process.step((high + (low - high) * k / max(count - 1, 1)) ** 7) for k in range(count)]
-
-
 def walk(
     backbone: DiffusionBackbone, y: Tensor, steps: Tensor, keep: Keep, chance: Chance, *, fresh: float, rounds: int
 ) -> Tensor:

@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from twofold.backbones.base import DiffusionBackbone
+from twofold.backbones.base import Backbone, DiffusionBackbone
+from twofold.errors import BadModel
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,20 @@ SAMPLERS = {
     "dpm++": Sampler("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, karras=True),
     "edm": Sampler("HeunDiscreteScheduler", karras=True, order=2),
 }
+
+
+def generating(model: str, backbone: Backbone) -> DiffusionBackbone:
+    """The backbone, which must be one that can generate.
+
+    Raises:
+        BadModel: it is no diffusion model.
+    """
+    if not isinstance(backbone, DiffusionBackbone):
+        raise BadModel(
+            f"{model} cannot generate: it is not a diffusion model. Give run:DIR, adm:FILE.pt or "
+            "diffusers:DIR_OR_HUB_ID."
+        )
+    return backbone
 
 
 def visited(backbone: DiffusionBackbone, name: str, steps: int) -> list[float]:

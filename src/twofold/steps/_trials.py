@@ -109,23 +109,7 @@ def run(
         seeds: of noise and shots.
         keep: is given the fitted head of the first seed, what val chose, and its accuracy on val.
     """
-    return _joined(
-        seeds, [_answered(read(seed), head, shots, seed, keep if seed == seeds[0] else None) for seed in seeds]
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """What the heads of one seed answer on test [N]; see `Predictions`."""
-
-    index: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    confidence: NDArray[np.float32]
-    rank: NDArray[np.int64]
-    classes: int
-    val: float
-    chosen: str
+    return joined([_answered(read(seed), head, shots, seed, keep if seed == seeds[0] else None) for seed in seeds])
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
@@ -134,15 +118,6 @@ def joined(parts: Sequence[Predictions]) -> Predictions:
     together = {f.name: np.concatenate([getattr(one, f.name) for one in parts]) for f in fields(Predictions)
                 if f.name not in ("index", "labels", "classes")}  # fmt: skip
     return replace(first, **together)
-
-
-def _joined(seeds: Sequence[int], answers: Sequence[_Answer]) -> Predictions:
-    per_seed = {name: np.stack([getattr(a, name) for a in answers]) for name in ("predicted", "confidence", "rank")}
-    val, chosen = np.array([a.val for a in answers]), np.array([a.chosen for a in answers])
-    first = answers[0]
-    return Predictions(
-        first.index, first.labels, np.array(seeds), **per_seed, classes=np.array(first.classes), val=val, chosen=chosen
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +174,7 @@ def _accuracy(voters: Sequence[_Trial]) -> float:
     return float((answers == voters[0].val_labels).mean())
 
 
-def _answered(voters: Sequence[Tables], head: str, shots: int, seed: int, keep: Keep | None) -> _Answer:
+def _answered(voters: Sequence[Tables], head: str, shots: int, seed: int, keep: Keep | None) -> Predictions:
     """Likeliest label, its probability, and the right label's rank; a class that no head knows is last."""
     trials = [_trial(tables, head, shots, seed) for tables in voters]
     if keep is not None:
@@ -212,4 +187,7 @@ def _answered(voters: Sequence[Tables], head: str, shots: int, seed: int, keep: 
     own = ranked[rows, np.searchsorted(classes, np.where(known, labels, classes[0]))]
     rank = np.where(known, (ranked >= own[:, None]).sum(1) - 1, len(classes)).astype(np.int64)
     chosen = json.dumps([t.choice for t in trials] if len(trials) > 1 else trials[0].choice)
-    return _Answer(index, labels, classes[first], confidence, rank, len(classes), _accuracy(trials), chosen)
+    return Predictions(
+        index, labels, np.array([seed]), classes[first][None], confidence[None], rank[None], np.array(len(classes)),
+        val=np.array([_accuracy(trials)]), chosen=np.array([chosen]),
+    )  # fmt: skip

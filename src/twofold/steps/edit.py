@@ -7,15 +7,17 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twofold import files, noise, plots, runs, settings
+from twofold import noise, plots, runs, settings
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
-from twofold.errors import BadData, BadModel, BadRun, BadSetting
+from twofold.errors import BadData, BadModel, BadSetting
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
+from twofold.steps import _edited, _samplers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,15 +70,14 @@ def run(config: Config) -> Outcome:
     """Write the results that are not there yet, and the picture."""
     from twofold.steps import _images
 
-    config = _complete(config)
+    config = complete(config)
     paths = _images.paths(config.image)
-    outs = _outs(config, paths)
+    outs = _edited.paths(config.out, paths, config.num, [config.mask] if config.mask else [], config.picture)
     # First without weights, whose reading may take minutes.
     side = _check(config, backbones.load(config.model, weightless=True))
     _check_sizes(config, paths, side)
     backbone = backbones.load(config.model, device=config.device, precision=config.precision)
-    assert isinstance(backbone, DiffusionBackbone)
-    editor = Editor(config, backbone)
+    editor = Editor(config, _samplers.generating(config.model, backbone))
     with runs.progress(len(paths), "edit") as bar:
         at_once = max(1, config.batch // (config.num * (config.average or 1)))
         for start in range(0, len(paths), at_once):
@@ -101,6 +102,20 @@ class Editor:
     config: Config
     backbone: DiffusionBackbone
 
+    @cached_property
+    def _mask(self) -> Tensor | None:
+        from twofold.steps import _images
+
+        return _images.picture(self.config.mask) if self.config.mask else None
+
+    @cached_property
+    def _told(self) -> dict[str, Any]:
+        """What the marks of all results have in common."""
+        from twofold.steps import _images
+
+        mask = {} if self._mask is None else {"mask": _images.own_number(self._mask)}
+        return settings.as_mapping(self.config, identity_only=True) | {"model": self.backbone.fingerprint} | mask
+
     def write(self, pictures: Sequence[Tensor], outs: Sequence[Sequence[Path]]) -> None:
         """Edit images, uint8 [3, H, W], whose results are not all there.
 
@@ -111,13 +126,13 @@ class Editor:
 
         numbers = [_images.own_number(p) for p in pictures]
         keys = [self._key(number) for number in numbers]
-        todo = [k for k, some in enumerate(outs) if not _are_done(some, keys[k])]
+        todo = [k for k, some in enumerate(outs) if not _edited.are_done(some, keys[k])]
         if not todo:
             return
         results = self.edited([pictures[k] for k in todo], [numbers[k] for k in todo])
         for k, some in zip(todo, results, strict=True):
             for image, out in zip(some, outs[k], strict=True):
-                _save(image, out, keys[k])
+                _edited.save(image, out, keys[k])
 
     def edited(self, pictures: Sequence[Tensor], numbers: Sequence[int]) -> NDArray[np.uint8]:
         """Results [B, num, H, W] or [B, num, H, W, 3] of pictures uint8 [3, H, W]; chance belongs to the numbers."""
@@ -135,7 +150,7 @@ class Editor:
         with torch.inference_mode():
             x = backbone.preprocess([self._enlarged(p) for p in pictures]).float()
             starts = [self._start(p) for p in pictures]
-            ladders = [_editing.ladder(backbone, s, config.steps) for s in starts for _ in range(draws)]
+            ladders = [backbone.process.karras_steps(config.steps, s) for s in starts for _ in range(draws)]
             steps = torch.tensor(ladders, device=x.device).T.contiguous()
             keep, x = self._keep(x.repeat_interleave(draws, 0)), x.repeat_interleave(draws, 0)
             y = self._begun(x, backbone.coefficients(steps[0]), chance)
@@ -150,20 +165,19 @@ class Editor:
 
         return _editing.enlarged(picture, self.config.factor) if self.config.factor else picture
 
-    def _start(self, picture: Tensor) -> float:
-        """The sigma at which an image's way down begins."""
-        from twofold.backbones._processes import MOST_SIGMA
+    def _start(self, picture: Tensor) -> float | None:
+        """The sigma at which an image's way down begins; None: with nothing but noise."""
         from twofold.steps import _editing
 
-        config, process = self.config, self.backbone.process
+        config = self.config
         if config.task == "denoise":
             # One grey level is 1 / 127.5 of the range -1..1.
             grey = picture.float().mean(0, keepdim=True) if self.backbone.sample_shape[0] == 1 else picture
             level = config.noise_level or _editing.noise_level(grey.permute(1, 2, 0).numpy())
             return level / 127.5
         if config.task == "vary":
-            return process.sigma(config.t) if config.t is not None else config.sigma or 1.0
-        return min(process.sigma(process.most), MOST_SIGMA)
+            return self.backbone.process.sigma(config.t) if config.t is not None else config.sigma or 1.0
+        return None
 
     def _begun(self, x: Tensor, coefficients: tuple[Tensor, Tensor], chance: Any) -> Tensor:
         """Where the way down begins, divided by the signal."""
@@ -172,28 +186,21 @@ class Editor:
 
     def _keep(self, x: Tensor) -> Keep:
         """What a clean estimate must hold to."""
-        from twofold.steps import _editing, _images
+        from twofold.steps import _editing
 
-        if self.config.task == "inpaint":
-            assert self.config.mask
-            missing = _images.picture(self.config.mask).float().mean(0) >= 128
-            return _editing.known_pixels(x, missing.to(x.device))
+        if self._mask is not None:
+            return _editing.known_pixels(x, _missing(self._mask).to(x.device))
         if self.config.factor:
             return _editing.known_means(_editing.shrunk(x, self.config.factor), self.config.factor)
         return _editing.in_range if not _is_latent(self.backbone) else lambda x: x
 
     def _key(self, number: int) -> str:
         """A result's own mark: of the same settings, network, image and mask."""
-        from twofold.steps import _images
-
-        told = settings.as_mapping(self.config, identity_only=True)
-        told |= {"image": number, "model": self.backbone.fingerprint}
-        if self.config.mask:
-            told["mask"] = _images.own_number(_images.picture(self.config.mask))
+        told = self._told | {"image": number}
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _complete(config: Config) -> Config:
+def complete(config: Config) -> Config:
     """The settings with the task's defaults; those of other tasks are refused."""
     for task, names in OWN.items():
         for name in names:
@@ -212,13 +219,9 @@ def _complete(config: Config) -> Config:
     )  # fmt: skip
 
 
-def _check(config: Config, backbone: Backbone) -> int:
+def _check(config: Config, loaded: Backbone) -> int:
     """The side of images that the task takes, if the network can do it."""
-    if not isinstance(backbone, DiffusionBackbone):
-        raise BadModel(
-            f"{config.model} cannot generate: it is not a diffusion model. Give run:DIR, adm:FILE.pt or "
-            "diffusers:DIR_OR_HUB_ID."
-        )
+    backbone = _samplers.generating(config.model, loaded)
     if _is_latent(backbone) and config.task != "vary":
         raise BadModel(
             f"{config.model} denoises latents, not pixels, so edit {config.task} means nothing to it. Give a model of "
@@ -251,58 +254,9 @@ def _check_sizes(config: Config, paths: Sequence[Path], side: int) -> None:
             )
 
 
-def _outs(config: Config, paths: Sequence[Path]) -> list[list[Path]]:
-    """The results' files: --out itself for one, else a name each in it."""
-    if config.out.suffix.lower() == ".png":
-        if len(paths) * config.num > 1:
-            raise BadSetting(f"--out {config.out} is one file for {len(paths) * config.num} results. Give a folder.")
-        found = [[config.out]]
-    else:
-        if config.out.is_file():
-            raise BadRun(f"--out {config.out} is a file. Give a folder, or a name that ends in .png.")
-        stems = [path.stem for path in paths]
-        if len(set(stems)) < len(stems):
-            twin = next(s for s in stems if stems.count(s) > 1)
-            raise BadData(f"Several images are called {twin!r}, so their results would be one file. Rename them.")
-        ends = [""] if config.num == 1 else [f"-{k:04d}" for k in range(config.num)]
-        found = [[config.out / f"{stem}{end}.png" for end in ends] for stem in stems]
-    given = {path.resolve() for path in [*paths, *([config.mask] if config.mask else [])]}
-    for out in [*(o for some in found for o in some), *([config.picture] if config.picture else [])]:
-        if out.resolve() in given:
-            raise BadSetting(f"{out} would be written over: it is an image that is read. Give another --out.")
-    return found
-
-
-def _are_done(outs: Sequence[Path], key: str) -> bool:
-    """Whether all of an image's results are there; each is looked at, so that one of others is refused."""
-    return sum(_is_done(out, key) for out in outs) == len(outs)
-
-
-def _is_done(out: Path, key: str) -> bool:
-    """Whether this very result is there."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not out.exists():
-        return False
-    try:
-        with Image.open(out) as image:
-            found = image.info.get("twofold")
-    except (UnidentifiedImageError, OSError):
-        found = None
-    if found != key:
-        raise BadRun(f"{out} is there, and is not the result of this command. Give another --out, or remove it.")
-    return True
-
-
-def _save(image: NDArray[np.uint8], out: Path, key: str) -> None:
-    """Write a PNG that says what it is the result of."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    mark = PngInfo()
-    mark.add_text("twofold", key)
-    with files.replacing(out) as temporary:
-        Image.fromarray(image).save(temporary, pnginfo=mark)
+def _missing(mask: Tensor) -> Tensor:
+    """Which pixels are to be filled in, bool [h, w]: the white ones of a mask uint8 [3, h, w]."""
+    return mask.float().mean(0) >= 128
 
 
 def _before(config: Config, path: Path) -> NDArray[np.uint8]:
@@ -313,7 +267,7 @@ def _before(config: Config, path: Path) -> NDArray[np.uint8]:
 
     image = _images.picture(path)
     if config.mask:
-        missing = _images.picture(config.mask).float().mean(0) >= 128
+        missing = _missing(_images.picture(config.mask))
         image = torch.where(missing, torch.tensor([230, 159, 0], dtype=torch.uint8).view(3, 1, 1), image)
     found: NDArray[np.uint8] = image.permute(1, 2, 0).numpy()
     return found

@@ -14,7 +14,7 @@ from twofold import files, noise, plots, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.claims import Claims
-from twofold.errors import BadModel, BadSetting
+from twofold.errors import BadSetting
 from twofold.records import Outcome
 from twofold.runs import Run
 from twofold.settings import Settings, setting
@@ -133,13 +133,9 @@ class Drawing:
             return backbone.pixels(_samplers.walk(backbone, config.sampler, config.steps, x, chances, estimate))
 
 
-def _check(config: Config, backbone: Backbone) -> DiffusionBackbone:
+def _check(config: Config, loaded: Backbone) -> DiffusionBackbone:
     """The backbone, if it can do what the settings say."""
-    if not isinstance(backbone, DiffusionBackbone):
-        raise BadModel(
-            f"{config.model} cannot generate: it is not a diffusion model. Give run:DIR, adm:FILE.pt or "
-            "diffusers:DIR_OR_HUB_ID."
-        )
+    backbone = _samplers.generating(config.model, loaded)
     most = backbone.process.length
     if most is not None and config.steps > most:
         raise BadSetting(f"sample --steps must be at most {most}, the model's noise steps; not {config.steps}.")
