@@ -20,6 +20,7 @@ from twofold.backbones._network import DiffusionNetwork
 from twofold.backbones.base import DiffusionBackbone, Placement
 from twofold.datasets import base as datasets
 from twofold.heads import base as heads
+from twofold.heads._training import Candidate
 from twofold.records import Cell, Tap
 from twofold.steps import _epochs, _shots, _through, _trials, _tuned, _tuner
 
@@ -45,7 +46,7 @@ def batch(backbone: DiffusionBackbone) -> tuple[torch.Tensor, torch.Tensor, torc
 
 def through(backbone: Any, mode: str, cell: Cell = CELL, head: str = P2) -> _through.Through:
     pairs = _through.mirror_pairs(backbone) if mode == "difffeed" else {}
-    return _through.Through(backbone, cell, heads.load(head), 10, mode, 0, pairs)  # type: ignore[arg-type]
+    return _through.Through(backbone, [cell], heads.load(head), 10, mode, 0, pairs)  # type: ignore[arg-type]
 
 
 def loss(network: _through.Through, batch: Any) -> torch.Tensor:
@@ -66,7 +67,7 @@ def test_difffeed_has_the_papers_pairs_and_parameters() -> None:
     pairs = _through.mirror_pairs(adm)
     assert pairs == {21: 17, 24: 14, 27: 11, 30: 8, 33: 5, 36: 2}
     head = heads.load("attention?tokenizer=p2")
-    network = _through.Through(adm, Cell(Tap(24, 150.0), 0), head, 1000, "difffeed", 0, pairs)  # type: ignore[arg-type]
+    network = _through.Through(adm, [Cell(Tap(24, 150.0), 0)], head, 1000, "difffeed", 0, pairs)  # type: ignore[arg-type]
     assert sum(p.numel() for p in network.feedback.parameters()) == 2_759_680
     assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 30_545_896
 
@@ -96,7 +97,7 @@ def test_difffeed_adds_what_the_decoder_knew_to_its_mirrors(backbone: Any, batch
     width = whole[2].shape[1]
     assert torch.equal(seen["skips"][:, -width:], whole[2])
     with torch.no_grad():
-        scores = network.head(network.norm(backbone.maps(x_t, 30, [6], added=extra)[6]))
+        scores = network.head(network.norms[0](backbone.maps(x_t, 30, [6], added=extra)[6]))
         torch.testing.assert_close(network(x, own), scores)
     nothing = {e: torch.zeros_like(m) for e, m in extra.items()}
     assert torch.equal(backbone.maps(x_t, 30, [9], added=nothing)[9], backbone.features(x_t, 30, [9])[9])
@@ -107,7 +108,7 @@ def test_what_is_trained_and_what_is_not(mode: str, backbone: Any, batch: Any) -
     network = through(backbone, mode)
     weights = dict(backbone.network.named_parameters())
     before = {name: w.detach().clone() for name, w in weights.items()}
-    tuner = _tuner.Tuner(network, "strong", epochs=1, rate=1e-2)
+    tuner = _tuner.Tuner(network, "strong", epochs=1, candidates=(Candidate(1e-2, 0.05),))
     heads_before = {name: p.detach().clone() for name, p in network.head.named_parameters()}
     feeds_before = {name: p.detach().clone() for name, p in network.feedback.named_parameters()}
     network.train()
@@ -198,9 +199,12 @@ def test_digits_are_learned(mode: str, tiny_run: Path, tmp_path: Path, command: 
     assert code == 0, err
     (score,) = results.read(tmp_path / "run")
     told = files.read_lines(tmp_path / "run" / "metrics.jsonl")
-    assert [(one["rate"], one["epoch"]) for one in told] == [(r, e) for r in (0.01, 0.003) for e in (1, 2, 3)]
+    each = [(one["rate"], one["epoch"]) for one in told]
+    assert sorted(each) == [(r, e) for r in (0.003, 0.01) for e in (1, 2, 3)]
+    # The heads of a frozen network share its passes over the images.
+    assert each[1] == ((0.003, 1) if mode == "frozen" else (0.01, 2))
     best = max(told, key=lambda one: one["val"])
-    assert score.about["chosen"] == [{name: best[name] for name in ("rate", "epoch", "val")}]
+    assert score.about["chosen"] == [{name: best[name] for name in ("rate", "decay", "epoch", "val")}]
     assert score.split == "test" and score.n == 450 and score.value > 0.5, told
     assert f"{score.about['trained']:,}" in out
     assert finetune(command, tiny_run, tmp_path / "run", *more)[1] == out
@@ -217,9 +221,50 @@ def test_what_full_leaves_is_a_model_of_its_own(tiny_run: Path, tmp_path: Path, 
     network = through(tuned, "frozen", Cell(Tap(6, 30.0), 1), "linear")
     network.load_state_dict({name: w for name, w in weights.items() if not name.startswith("own.")})
     stream = _epochs.Stream(tuned, datasets.load("digits").build("test"), 0, 64)
-    right = _tuner.Tuner(network, "strong", 1, 0.1).right(stream)
-    assert right.mean() == results.read(run)[0].value
+    found = _tuner.scores(network, stream, False).argmax(1).numpy() == stream.rows.labels
+    assert found.mean() == results.read(run)[0].value
     assert tuned.fingerprint != backbones.load(f"{tiny_run}?untrained", device="cpu").fingerprint
+
+
+def test_heads_trained_in_one_pass_are_those_trained_one_by_one(
+    tiny_run: Path, tmp_path: Path, command: Command
+) -> None:
+    more = ("--mode", "frozen", "--pool", 2, "--epochs", 2, "--batch", 128)
+    assert finetune(command, tiny_run, tmp_path / "both", *more, "--rates", "0.001,0.01", "--decays", "0,1")[0] == 0
+    both = files.read_lines(tmp_path / "both" / "metrics.jsonl")
+    assert [(one["rate"], one["decay"]) for one in both[:4]] == [(0.001, 0), (0.001, 1), (0.01, 0), (0.01, 1)]
+    assert finetune(command, tiny_run, tmp_path / "one", *more, "--rates", "0.01", "--decays", "1")[0] == 0
+    alone = files.read_lines(tmp_path / "one" / "metrics.jsonl")
+    assert [one for one in both if (one["rate"], one["decay"]) == (0.01, 1)] == alone
+
+
+JOINS = "difformer?width=16&attention_heads=2"
+
+
+def test_a_head_that_joins_maps_sees_those_of_a_store(tiny_run: Path, backbone: Any, batch: Any) -> None:
+    """Every block at every step, read in one pass a step, in the order in which `probe` has them."""
+    cells = [Cell(Tap(block, t), 0) for block in (5, 6) for t in (30.0, 60.0)]
+    network = _through.Through(backbone, cells, heads.load(JOINS), 10, "frozen", 0, {})  # type: ignore[arg-type]
+    x, own, _ = batch
+    network.train()
+    found = network.features(x, own)
+    for cell, map_ in zip(cells, found, strict=True):
+        plain = backbone.features(x, cell.tap.t, [cell.tap.block], own)[cell.tap.block]
+        spread = plain.var((0, 2, 3), correction=0, keepdim=True).add(1e-5).sqrt()
+        torch.testing.assert_close(map_, (plain - plain.mean((0, 2, 3), keepdim=True)) / spread, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", _through.MODES)
+def test_difformer_is_trained_through_the_network(mode: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    more = ("--mode", mode, "--head", JOINS, "--block", "mid,up.0.0", "--t", "10,30", "--epochs", 1, "--rates", "0.01")
+    code, _, err = finetune(command, tiny_run, tmp_path / "run", *more, "--batch", 32, "--shots", 10)
+    assert code == 0, err
+    (score,) = results.read(tmp_path / "run")
+    assert score.about["steps"] == [10.0, 30.0] and score.about["block"] == "mid, up.0.0"
+    assert score.about["passes"] == (3 if mode == "difffeed" else 2)
+    test = datasets.load("digits").build("test")
+    chances = _tuned.load(tmp_path / "run", device="cpu").of_rows(test)
+    assert (chances.argmax(1) == test.labels).mean() == score.value
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_end(
@@ -345,11 +390,12 @@ def test_several_processes_are_refused(
     [
         (["--mode", "fast"], "'fast'"),
         (["--mode", "frozen", "--head", "ridge"], "ridge is not trained by gradients"),
-        (["--mode", "frozen", "--head", "difformer"], "reads several maps side by side"),
+        (["--mode", "frozen", "--head", "attention", "--t", "10,30"], "reads one map, not 2"),
+        (["--mode", "frozen", "--head", "difformer"], "joins several maps, and there is one"),
         (["--mode", "frozen", "--head", "linear", "--pool", "0"], "linear reads pooled rows"),
         (["--mode", "frozen", "--head", "attention", "--pool", "1"], "attention reads maps"),
         (["--mode", "full", "--model", "pixels:8", "--block", "1"], "--mode full needs a diffusion model"),
-        (["--mode", "frozen", "--block", "all"], "one block, not all"),
+        (["--mode", "frozen", "--block", "all"], "one block or several, not all"),
         (["--mode", "frozen", "--block", "7000"], "no block 7000"),
         (["--mode", "frozen", "--t", "5000"], "0 to 999"),
         (["--mode", "frozen", "--epochs", "0"], "--epochs must be at least 1"),

@@ -115,7 +115,8 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "fewer labels": (lambda run: edited(run, labels=["0", "1"]), "best.safetensors is damaged or of another"),
     "another mode": (lambda run: edited(run, mode="fast"), "tuned.json is damaged: it has no mode 'fast'"),
     "another head": (lambda run: edited(run, head="ridge"), "ridge is not trained by gradients"),
-    "no such block": (lambda run: edited(run, cell="b70_t30_p2"), "has no block 70"),
+    "no such block": (lambda run: edited(run, cells=["b70_t30_p2"]), "has no block 70"),
+    "no cells": (lambda run: edited(run, cells=[]), "cells"),
     "another network": (lambda run: edited(run, fingerprint="0"), "is not the network that"),
     "no network": (lambda run: edited(run, model="run:nowhere"), "nowhere"),
 }

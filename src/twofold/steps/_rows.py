@@ -134,7 +134,7 @@ def rows(place: Place, dataset: Dataset, reads: Head) -> Iterator[Row]:
     maps = reads.maps or reads.several
     backbone = place.load(place.model)
     voters = _voters(place, backbone, maps)
-    _check_reads(reads, voters)
+    check_reads(reads, len(voters[0]), " for each step that votes" if len(voters) > 1 else "")
     yield Row(place.model, backbone, voters, control=False)
     name = backbones.parse(place.model)
     # Raw pixels are one map, where a head that reads several has nothing to join.
@@ -146,10 +146,9 @@ def rows(place: Place, dataset: Dataset, reads: Head) -> Iterator[Row]:
         yield Row("untrained", place.load(str(replace(name, untrained=True))), voters, control=True)
 
 
-def _check_reads(reads: Head, voters: tuple[tuple[Cell, ...], ...]) -> None:
+def check_reads(reads: Head, count: int, each: str = "") -> None:
     """Refuse one map for a head that joins several, and several for one that reads one."""
-    name, count = type(reads).__name__, len(voters[0])
-    each = " for each step that votes" if len(voters) > 1 else ""
+    name = type(reads).__name__
     if reads.several and count < 2:
         raise BadSetting(
             f"The head {name} joins several maps, and there is one{each}: give several --block, --t or both, for "

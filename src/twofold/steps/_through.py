@@ -7,28 +7,28 @@ difffeed  P2's feedback: what the decoder knows goes back into the encoder of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from twofold import pooling
-from twofold.backbones.base import Backbone, DiffusionBackbone
+from twofold.backbones.base import Backbone, BlockName, DiffusionBackbone
 from twofold.errors import BadSetting
 from twofold.heads._trained import Trained
-from twofold.records import Cell
+from twofold.records import Cell, Tap
 
 MODES = ("frozen", "full", "difffeed")
 
 
 @final
 class Through(nn.Module):
-    """Features of one block, a batch norm without weights, and a head; `mode` says what is trained beside the head.
+    """Features, a batch norm without weights for each block and step, and a head; `mode` says what else is trained.
 
     Args:
         backbone: the network; a diffusion network but for `frozen`.
-        cell: where it is read.
+        cells: where it is read; several for a head that joins maps.
         head: its module is used, and its settings.
         classes: K.
         mode: one of `MODES`.
@@ -37,20 +37,19 @@ class Through(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, cell: Cell, head: Trained, classes: int, mode: str, seed: int,
+        self, backbone: Backbone, cells: Sequence[Cell], head: Trained, classes: int, mode: str, seed: int,
         pairs: Mapping[int, int],
     ) -> None:  # fmt: skip
         super().__init__()
-        self.mode, self.cell, self.pairs = mode, cell, dict(pairs)
+        self.mode, self.cells, self.pairs = mode, tuple(cells), dict(pairs)
         self._backbone = (backbone,)  # in a tuple, so that its weights are no part of this module
-        block = backbone.block(cell.tap.block)
-        shape = (block.channels * cell.pool**2,) if cell.pool else (block.channels, block.size, block.size)
+        shapes = {str(cell): _shape(backbone, cell) for cell in cells}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             # P1: batch norm, then the head; it has no weights to train.
-            norm = nn.BatchNorm1d if cell.pool else nn.BatchNorm2d
-            self.norm = norm(shape[0], affine=False)
-            self.head = head.network(shape, classes)
+            norm = nn.BatchNorm1d if cells[0].pool else nn.BatchNorm2d
+            self.norms = nn.ModuleList(norm(shape[0], affine=False) for shape in shapes.values())
+            self.head = head.network(shapes if head.several else _read([*shapes.values()]), classes)
             self.feedback = nn.ModuleDict(
                 {str(b): feedback(backbone.block(b).channels, backbone.block(e).channels) for b, e in pairs.items()}
             )
@@ -59,27 +58,55 @@ class Through(nn.Module):
         self.own = nn.ParameterDict()
         if mode == "full":
             assert isinstance(backbone, DiffusionBackbone)
-            weights = backbone.weights(cell.tap.block)
+            weights = backbone.weights(max(cell.tap.block for cell in cells))
             self.own = nn.ParameterDict({name.replace(".", "/"): w.requires_grad_() for name, w in weights.items()})
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Prepared images [B, C, h, w] and their noise -> class scores [B, K]."""
-        features = pooling.pool(self._features(x, noise), self.cell.pool)
-        scores: Tensor = self.head(self.norm(features))
+        scores: Tensor = self.head(self.features(x, noise))
         return scores
 
-    def _features(self, x: Tensor, noise: Tensor | None) -> Tensor:
-        (backbone,), t, block = self._backbone, self.cell.tap.t, self.cell.tap.block
-        if self.mode == "frozen":
-            return backbone.features(x, t, [block], noise)[block]
+    def features(self, x: Tensor, noise: Tensor | None) -> Any:
+        """What the head reads, normalised: rows [B, D], those of several cells joined; a map, or a tuple of them."""
+        maps = self._maps(x, noise)
+        found = tuple(
+            norm(pooling.pool(maps[cell.tap], cell.pool)) for norm, cell in zip(self.norms, self.cells, strict=True)
+        )
+        return torch.cat(found, 1) if self.cells[0].pool else found if len(found) > 1 else found[0]
+
+    def _maps(self, x: Tensor, noise: Tensor | None) -> dict[Tap, Tensor]:
+        (backbone,) = self._backbone
+        found: dict[Tap, Tensor] = {}
+        # One pass for all blocks of a step.
+        for t in dict.fromkeys(cell.tap.t for cell in self.cells):
+            blocks = [cell.tap.block for cell in self.cells if cell.tap.t == t]
+            frozen = self.mode == "frozen"
+            read = backbone.features(x, t, blocks, noise) if frozen else self._trained(x, t, blocks, noise)
+            found |= {Tap(block, t): read[block] for block in blocks}
+        return found
+
+    def _trained(self, x: Tensor, t: float | None, blocks: list[int], noise: Tensor | None) -> dict[BlockName, Tensor]:
+        """The blocks with gradients, for the network's weights or for the feedback nets."""
+        (backbone,) = self._backbone
         assert isinstance(backbone, DiffusionBackbone) and t is not None and noise is not None
         x_t = backbone.noised(x, t, noise)
         if self.mode == "full":
-            return backbone.maps(x_t, t, [block])[block]
+            return backbone.maps(x_t, t, blocks)
         # The first pass without gradients; the second sees the same noised image, and what the decoder knew of it.
         known = backbone.features(x_t, t, list(self.pairs))
         added = {e: self.feedback[str(b)](known[b].float()) for b, e in self.pairs.items()}
-        return backbone.maps(x_t, t, [block], added=added)[block]
+        return backbone.maps(x_t, t, blocks, added=added)
+
+
+def _shape(backbone: Backbone, cell: Cell) -> tuple[int, ...]:
+    """Of a row that is read there."""
+    block = backbone.block(cell.tap.block)
+    return (block.channels * cell.pool**2,) if cell.pool else (block.channels, block.size, block.size)
+
+
+def _read(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Of what a head reads that joins nothing itself: one map, or the rows of several cells beside one another."""
+    return shapes[0] if len(shapes) == 1 else (sum(width for (width,) in shapes),)
 
 
 def feedback(channels: int, target: int) -> nn.Module:

@@ -175,19 +175,35 @@ def _accuracy(voters: Sequence[_Trial]) -> float:
 
 
 def _answered(voters: Sequence[Tables], head: str, shots: int, seed: int, keep: Keep | None) -> Predictions:
-    """Likeliest label, its probability, and the right label's rank; a class that no head knows is last."""
+    """Fit, choose, open test, for one seed."""
     trials = [_trial(tables, head, shots, seed) for tables in voters]
     if keep is not None:
         keep(trials[0].head, trials[0].choice, _accuracy(trials))
-    index, labels = voters[0]["test"].index, voters[0]["test"].y
-    classes, ranked = trials[0].head.classes_, _ranked(trials, "test")
-    rows, first = np.arange(len(labels)), ranked.argmax(1)
-    confidence = _mean(trials, "test")[rows, first].astype(np.float32)
+    chosen = [t.choice for t in trials] if len(trials) > 1 else trials[0].choice
+    ranked, mean = _ranked(trials, "test"), _mean(trials, "test")
+    test, classes = voters[0]["test"], trials[0].head.classes_
+    return answers(test.index, test.y, classes, ranked, mean, seed=seed, val=_accuracy(trials), chosen=chosen)
+
+
+def answers(
+    index: NDArray[np.int64], labels: NDArray[np.int64], classes: NDArray[np.int64], ranked: NDArray[Any],
+    probabilities: NDArray[np.float64], *, seed: int, val: float, chosen: Any,
+) -> Predictions:  # fmt: skip
+    """What one seed answers on test: the likeliest label, its probability, and the right label's rank.
+
+    Args:
+        index, labels: [N], of the images.
+        classes: labels [K] that the columns stand for; a right label that is none of them ranks last.
+        ranked: [N, K], what decides, larger is likelier.
+        probabilities: [N, K].
+        seed, val, chosen: see `Predictions`.
+    """
+    each, first = np.arange(len(labels)), ranked.argmax(1)
     known = np.isin(labels, classes)
-    own = ranked[rows, np.searchsorted(classes, np.where(known, labels, classes[0]))]
+    own = ranked[each, np.searchsorted(classes, np.where(known, labels, classes[0]))]
     rank = np.where(known, (ranked >= own[:, None]).sum(1) - 1, len(classes)).astype(np.int64)
-    chosen = json.dumps([t.choice for t in trials] if len(trials) > 1 else trials[0].choice)
+    confidence = probabilities[each, first].astype(np.float32)
     return Predictions(
         index, labels, np.array([seed]), classes[first][None], confidence[None], rank[None], np.array(len(classes)),
-        val=np.array([_accuracy(trials)]), chosen=np.array([chosen]),
+        val=np.array([val]), chosen=np.array([json.dumps(chosen)]),
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """What `finetune` leaves, as a classifier of images: a network, and all that was trained through it or beside it.
 
-tuned.json         the network and its fingerprint, the cell, the mode, the head, the labels
+tuned.json         the network and its fingerprint, the cells, the mode, the head, the labels
 best.safetensors   the weights, written before it
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from twofold.steps._through import Through
 
 FILE, VERB = "tuned.json", "finetune"
-NEEDS = {"model": str, "fingerprint": str, "cell": str, "mode": str, "head": str, "seed": int, "batch": int,
+NEEDS = {"model": str, "fingerprint": str, "cells": list, "mode": str, "head": str, "seed": int, "batch": int,
          "precision": str, "labels": list}  # fmt: skip
 ADVICE = "Make its run again in another folder."
 
@@ -126,13 +126,16 @@ def _network(found: dict[str, Any], backbone: Backbone) -> Through:
 
     if found["mode"] not in _through.MODES:
         raise ValueError(f"it has no mode {found['mode']!r}")
+    if not found["cells"]:
+        raise ValueError("it names no cells")
     try:
-        head, cell = heads.load(found["head"]), Cell.parse(found["cell"])
-        backbone.block(cell.tap.block)
-        backbone.check_step(cell.tap.t)
+        head, cells = heads.load(found["head"]), [Cell.parse(str(one)) for one in found["cells"]]
+        for cell in cells:
+            backbone.block(cell.tap.block)
+            backbone.check_step(cell.tap.t)
         pairs = _through.mirror_pairs(backbone) if found["mode"] == "difffeed" else {}
     except UserError as error:
         raise ValueError(str(error)) from error
     if not isinstance(head, Trained):
         raise ValueError(f"its head {found['head']} is not trained by gradients")
-    return _through.Through(backbone, cell, head, len(found["labels"]), found["mode"], found["seed"], pairs)
+    return _through.Through(backbone, cells, head, len(found["labels"]), found["mode"], found["seed"], pairs)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,82 +22,119 @@ from torch import Tensor, nn
 
 from twofold import files
 from twofold.errors import BadRun, Diverged
-from twofold.heads._training import RECIPES, Recipe
+from twofold.heads._training import RECIPES, Candidate, Recipe
 from twofold.steps._epochs import Stream
 from twofold.steps._through import Through
 
 log = logging.getLogger("twofold")
 
-DECAY, CLIP = 0.05, 1.0  # of the strong recipe; the paper's has neither
+CLIP = 1.0  # of the strong recipe; the paper's has none
 STATE, BEST, METRICS = "state.pt", "best.safetensors", "metrics.jsonl"
 
 
 @dataclass
 class Tuner:
-    """One training at one learning rate.
+    """The training of one network, with a head for every candidate of rate and decay.
+
+    Several candidates share the features of every batch, which only a frozen network's may.
 
     Attributes:
-        network: what is trained.
+        network: what is trained; its head is the first candidate's.
         recipe: its name; optimiser, schedule and label smoothing are those of the heads' recipes.
-        epochs, rate: passes over the images, and the peak learning rate.
+        epochs: passes over the images.
+        candidates: peak learning rates and weight decays.
         lower: whether the network computes in bfloat16 while its weights stay in single precision.
     """
 
     network: Through
     recipe: str
     epochs: int
-    rate: float
+    candidates: tuple[Candidate, ...]
     lower: bool = False
 
     def __post_init__(self) -> None:
         self._recipe: Recipe = RECIPES[self.recipe]
-        self.trained = [p for p in self.network.parameters() if p.requires_grad]
         self.device = next(self.network.head.parameters()).device
-        matrices = [p for p in self.trained if p.ndim > 1]
-        others = [p for p in self.trained if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": DECAY}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer: torch.optim.Optimizer = (
-            torch.optim.AdamW(groups, lr=self.rate)
-            if self._recipe.adaptive
-            else torch.optim.SGD(self.trained, lr=self.rate)
-        )
+        first = [p for p in self.network.parameters() if p.requires_grad]
+        # All heads start alike, as if each were trained by itself.
+        copies = [copy.deepcopy(self.network.head) for _ in self.candidates[1:]]
+        self.heads = nn.ModuleList([self.network.head, *copies])
+        self.trained = [first, *([*head.parameters()] for head in copies)]
+        groups = [
+            {"params": [p for p in weights if (p.ndim > 1) is matrices], "peak": one.rate, "lr": one.rate,
+             "weight_decay": one.decay if matrices else 0.0}
+            for one, weights in zip(self.candidates, self.trained, strict=True)
+            for matrices in (True, False)
+        ]  # fmt: skip
+        adaptive = self._recipe.adaptive
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups) if adaptive else torch.optim.SGD(groups)
 
-    def epoch(self, number: int, stream: Stream, bar: Any) -> float:
-        """One pass; gives the mean loss."""
+    def epoch(self, number: int, stream: Stream, bar: Any) -> list[float]:
+        """One pass; gives every candidate's mean loss."""
         self.network.train()
-        total = torch.zeros((), device=self.device)
+        self.heads.train()
+        total = torch.zeros(len(self.candidates), device=self.device)
         for k, (x, own, labels) in enumerate(stream.epoch(number)):
             done = (number * stream.batches + k + 0.5) / (self.epochs * stream.batches)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * self._recipe.rate(done)
+                group["lr"] = group["peak"] * self._recipe.rate(done)
             total += self._update(x, own, labels) * len(x)
             bar.advance(len(x), f"epoch {number + 1}")
-        mean = float(total) / len(stream.rows)
-        if not math.isfinite(mean):
-            raise Diverged(f"The loss of epoch {number + 1} is not finite at rate {self.rate:g}. Give smaller --rates.")
-        return mean
+        means = [loss / len(stream.rows) for loss in total.tolist()]
+        for one, mean in zip(self.candidates, means, strict=True):
+            if not math.isfinite(mean):
+                raise Diverged(
+                    f"The loss of epoch {number + 1} is not finite at rate {one.rate:g}. Give smaller --rates."
+                )
+        return means
 
     def _update(self, x: Tensor, own: Tensor | None, labels: Tensor) -> Tensor:
+        """One update of every candidate; gives their losses."""
         with _format(self.device, self.lower):
-            scores = self.network(x, own)
-        loss = nn.functional.cross_entropy(
-            scores.float(), labels.to(self.device), label_smoothing=self._recipe.smoothing
-        )
+            scores = self._answers(x, own)
+        told = labels.to(self.device)
+        losses = [nn.functional.cross_entropy(one, told, label_smoothing=self._recipe.smoothing) for one in scores]
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        # They share no weights, so the gradients of the sum are those of each.
+        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         if self._recipe.adaptive:
-            torch.nn.utils.clip_grad_norm_(self.trained, CLIP)
+            for weights in self.trained:
+                torch.nn.utils.clip_grad_norm_(weights, CLIP)
         self.optimizer.step()
-        return loss.detach()
+        return torch.stack(losses).detach()
 
-    def scores(self, stream: Stream) -> Tensor:
-        """Class scores of a split; see `scores`."""
-        return scores(self.network, stream, self.lower)
+    def _answers(self, x: Tensor, own: Tensor | None) -> list[Tensor]:
+        features = self.network.features(x, own)
+        return [head(features).float() for head in self.heads]
 
-    def right(self, stream: Stream) -> NDArray[np.bool_]:
-        """Which images of a split are classified rightly, bool [N]."""
-        right: NDArray[np.bool_] = self.scores(stream).argmax(1).numpy() == stream.rows.labels
-        return right
+    @torch.no_grad()
+    def accuracies(self, stream: Stream) -> list[float]:
+        """The share of a split's images that each candidate classifies rightly."""
+        self.network.eval()
+        self.heads.eval()
+        right = torch.zeros(len(self.candidates), dtype=torch.long)
+        for x, own, labels in stream.plain():
+            with _format(self.device, self.lower):
+                scores = self._answers(x, own)
+            right += torch.tensor([int((one.argmax(1).cpu() == labels).sum()) for one in scores])
+        return (right.double() / len(stream.rows)).tolist()
+
+    def weights(self, position: int) -> dict[str, Tensor]:
+        """The network's own names and weights with the head of one candidate."""
+        with_first = self.network.state_dict()
+        head = {f"head.{name}": w for name, w in self.heads[position].state_dict().items()}
+        return {**with_first, **head}
+
+    def state(self) -> dict[str, Any]:
+        """All that goes on changing."""
+        return {"network": self.network.state_dict(), "heads": self.heads.state_dict(),
+                "optimizer": self.optimizer.state_dict()}  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Be as `state` said."""
+        self.network.load_state_dict(state["network"])
+        self.heads.load_state_dict(state["heads"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 @torch.no_grad()
@@ -120,28 +159,34 @@ def _format(device: torch.device, lower: bool) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16) if lower else nullcontext()
 
 
-def best_of(rates: Sequence[float], made: Any, train: Stream, val: Stream, folder: Path, bar: Any) -> dict[str, Any]:
-    """Train once for every rate; the weights that were best on val after any epoch end in `best.safetensors`.
+def best_of(
+    groups: Sequence[tuple[Candidate, ...]], made: Callable[[tuple[Candidate, ...]], Tuner], train: Stream, val: Stream,
+    folder: Path, bar: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Train every candidate; the weights that were best on val after any epoch end in `best.safetensors`.
 
     Args:
-        rates: peak learning rates.
-        made: rate -> a fresh `Tuner`.
+        groups: peak learning rates and weight decays; a group's are trained in one pass over the images.
+        made: group -> a fresh `Tuner`.
         train, val: the images.
         folder: of the run; an earlier part of the same training in it is continued.
         bar: is told of images.
 
     Returns:
-        what val chose: `rate`, `epoch` (from 1) and `val`, its accuracy.
+        what val chose: `rate`, `decay`, `epoch` (from 1) and `val`, its accuracy.
     """
     state = _State(folder)
-    for position in range(state.position, len(rates)):
-        tuner: Tuner = made(rates[position])
+    for position in range(state.position, len(groups)):
+        tuner = made(groups[position])
         state.restore(tuner, position)
         for number in range(state.epoch, tuner.epochs):
-            loss = tuner.epoch(number, train, bar)
-            accuracy = float(tuner.right(val).mean())
-            told = {"rate": rates[position], "epoch": number + 1, "loss": loss, "val": accuracy}
-            log.info("rate %g, epoch %d: loss %.4f, val %.1f %%", rates[position], number + 1, loss, 100 * accuracy)
+            losses = tuner.epoch(number, train, bar)
+            told = [
+                {"rate": one.rate, "decay": one.decay, "epoch": number + 1, "loss": loss, "val": accuracy}
+                for one, loss, accuracy in zip(tuner.candidates, losses, tuner.accuracies(val), strict=True)
+            ]
+            for one in told:
+                log.info("rate %(rate)g, epoch %(epoch)d: loss %(loss).4f, val %(val).4f", one)
             state.note(tuner, told)
     return state.best
 
@@ -170,7 +215,7 @@ class _State:
     def best(self) -> dict[str, Any]:
         """The first of the epochs that val likes best."""
         top = max(self.metrics, key=lambda told: told["val"])
-        return {name: top[name] for name in ("rate", "epoch", "val")}
+        return {name: top[name] for name in ("rate", "decay", "epoch", "val")}
 
     def restore(self, tuner: Tuner, position: int) -> None:
         """Bring a tuner to where it was, or begin at its first epoch."""
@@ -178,37 +223,26 @@ class _State:
             self.position, self.epoch = position, 0
             return
         try:
-            tuner.network.load_state_dict(self._kept["network"])
-            tuner.optimizer.load_state_dict(self._kept["optimizer"])
+            tuner.restore(self._kept)
         except Exception as error:
             raise BadRun(f"{self._folder / STATE} is of another training. Delete it to start again.") from error
 
-    def note(self, tuner: Tuner, told: dict[str, Any]) -> None:
-        """An epoch is done."""
-        if not self.metrics or told["val"] > self.best["val"]:
-            tensors = {name: w.detach().cpu().contiguous() for name, w in tuner.network.state_dict().items()}
-            with files.replacing(self._folder / BEST) as temporary:
-                save_file(tensors, temporary)
-        self.metrics.append(told)
+    def note(self, tuner: Tuner, told: Sequence[dict[str, Any]]) -> None:
+        """An epoch is done; `told` has a line for each candidate."""
+        for position, line in enumerate(told):
+            if not self.metrics or line["val"] > self.best["val"]:
+                tensors = {name: w.detach().cpu().contiguous() for name, w in tuner.weights(position).items()}
+                with files.replacing(self._folder / BEST) as temporary:
+                    save_file(tensors, temporary)
+            self.metrics.append(line)
         self.epoch += 1
-        lines = "".join(f"{line}\n" for line in _lines(self.metrics))
+        lines = "".join(f"{json.dumps(line)}\n" for line in self.metrics)
         files.write_text(self._folder / METRICS, lines)
         content = io.BytesIO()
-        torch.save(
-            {
-                "position": self.position, "epoch": self.epoch, "metrics": self.metrics,
-                "network": tuner.network.state_dict(), "optimizer": tuner.optimizer.state_dict(),
-            },
-            content,
-        )  # fmt: skip
+        told_so_far = {"position": self.position, "epoch": self.epoch, "metrics": self.metrics}
+        torch.save({**told_so_far, **tuner.state()}, content)
         with files.replacing(self._folder / STATE) as temporary:
             temporary.write_bytes(content.getbuffer())
-
-
-def _lines(records: Sequence[dict[str, Any]]) -> Iterator[str]:
-    import json
-
-    return (json.dumps(record) for record in records)
 
 
 def load_best(network: Through, folder: Path) -> None:

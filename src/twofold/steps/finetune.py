@@ -20,13 +20,12 @@ from twofold.heads import base as heads
 from twofold.records import Cell, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import Settings, setting
-from twofold.steps import _epochs, _fill, _labels, _metrics, _shots, _trials, _tuned
+from twofold.steps import _epochs, _fill, _labels, _metrics, _rows, _shots, _trials, _tuned
 from twofold.steps._trials import Predictions
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from twofold.heads._trained import Trained
+    from twofold.heads._training import Candidate
     from twofold.steps._tuner import Tuner
 
 log = logging.getLogger("twofold")
@@ -38,6 +37,7 @@ RATES = {
     "paper": {"frozen": 1e-2, "full": 1e-3, "difffeed": 1e-2},
     "strong": {"frozen": 1e-3, "full": 3e-4, "difffeed": 1e-3},
 }
+DECAYS = {"paper": 0.0, "strong": 0.05}
 BATCHES = {"frozen": 128, "full": 64, "difffeed": 16}
 HEADS = {"frozen": "linear", "full": "linear", "difffeed": "attention?tokenizer=p2"}
 
@@ -49,12 +49,12 @@ class Config(Settings):
     model: str = setting(help=backbones.MODEL_HELP)
     data: str = setting(help="data set to classify")
     out: Path = setting(help="folder of the run: results.jsonl, metrics.jsonl, best.safetensors", identity=False)
-    block: str = setting(help="block number or name whose features the head reads")
+    block: tuple[str, ...] = setting(help="block number or name whose features the head reads; several for difformer")
     mode: str = setting(
         "full", help="frozen: a head alone; full: every weight up to the block; difffeed: feedback nets", choices=MODES
     )
-    t: float | None = setting(None, help="noise step in the model's own unit")
-    sigma: float | None = setting(None, help="noise-to-signal ratio instead of --t")
+    t: tuple[float, ...] | None = setting(None, help="noise step in the model's own unit; several for difformer")
+    sigma: tuple[float, ...] | None = setting(None, help="noise-to-signal ratio instead of --t")
     pool: int | None = setting(
         None, help="side of the grid that maps are averaged to; none: 1, or 0 for heads of maps", least=0, most=8192
     )
@@ -68,6 +68,9 @@ class Config(Settings):
     )
     rates: tuple[float, ...] | None = setting(
         None, none="what the recipe says", help="peak learning rates, of which val chooses", least=0, most=10**6
+    )
+    decays: tuple[float, ...] | None = setting(
+        None, none="0.05, of the recipe paper 0", help="weight decays, of which val chooses", least=0, most=10**6
     )
     augment: tuple[str, ...] = setting(
         ("crop", "flip"), help="what happens to images of train", choices=_epochs.AUGMENTATIONS, alone="none"
@@ -89,7 +92,7 @@ class _Plan:
     dataset: Dataset
     backbone: Backbone
     lower: bool
-    cell: Cell
+    cells: tuple[Cell, ...]
     head: Trained
     pairs: dict[int, int]
 
@@ -101,7 +104,7 @@ def run(config: Config) -> Outcome:
     head = _head(config)
     dataset = _dataset(config)
     backbone, lower = _tuned.loaded(config.model, config.mode, config.device, config.precision)
-    plan = _Plan(dataset, backbone, lower, _cell(config, backbone, head), head, _pairs(config, backbone))
+    plan = _Plan(dataset, backbone, lower, _cells(config, backbone, head), head, _pairs(config, backbone))
     made_from = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "finetune", config, made_from) as run_:
         if run_.finished is None:
@@ -128,25 +131,26 @@ def _head(config: Config) -> Trained:
 
     if not isinstance(head, Trained):
         raise BadSetting(f"--head {name} is not trained by gradients. `twofold probe` fits it on frozen features.")
-    if head.several:
-        raise BadSetting(f"--head {name} reads several maps side by side; finetune reads one. `twofold probe` has it.")
-    if config.pool is not None and head.maps is not (config.pool == 0):
-        what = "maps: give --pool 0, or leave --pool out" if head.maps else "pooled rows: give --pool 1 or more"
+    maps = head.maps or head.several
+    if config.pool is not None and maps is not (config.pool == 0):
+        what = "maps: give --pool 0, or leave --pool out" if maps else "pooled rows: give --pool 1 or more"
         raise BadSetting(f"The head {name} reads {what}.")
     return head
 
 
-def _cell(config: Config, backbone: Backbone, head: Trained) -> Cell:
+def _cells(config: Config, backbone: Backbone, head: Trained) -> tuple[Cell, ...]:
+    """Where it is read: every block at every step."""
     diffusion = isinstance(backbone, DiffusionBackbone)
     if config.mode != "frozen" and not diffusion:
         raise BadSetting(f"--mode {config.mode} needs a diffusion model; {config.model} is none. Give --mode frozen.")
-    if config.block == "all":
-        raise BadSetting("finetune --block must be one block, not all. `twofold select` finds the best of all.")
+    if "all" in config.block:
+        raise BadSetting("finetune --block is one block or several, not all. `twofold select` finds the best of all.")
     if diffusion and config.t is None and config.sigma is None:
         raise BadSetting(f"{config.model} is a diffusion model: give --t or --sigma with --block.")
-    t, sigma = (None if v is None else (v,) for v in (config.t, config.sigma))
-    pool = (0 if head.maps else 1) if config.pool is None else config.pool
-    return _fill.cells(backbone, (config.block,), _fill.steps(backbone, t, sigma), (pool,))[0]
+    pool = (0 if head.maps or head.several else 1) if config.pool is None else config.pool
+    cells = tuple(_fill.cells(backbone, config.block, _fill.steps(backbone, config.t, config.sigma), (pool,)))
+    _rows.check_reads(head, len(cells))
+    return cells
 
 
 def _pairs(config: Config, backbone: Backbone) -> dict[int, int]:
@@ -186,26 +190,42 @@ def _one_seed(config: Config, plan: _Plan, first: dict[str, Any], seed: int, fol
     from twofold.steps._epochs import Stream
 
     files.sweep(folder)
-    rates = config.rates or (RATES[config.recipe][config.mode],)
 
-    def tuner(rate: float) -> Tuner:
+    def tuner(candidates: tuple[Candidate, ...]) -> Tuner:
         _restore(plan.backbone, first)
         classes = len(plan.dataset.classes)
-        network = _through.Through(plan.backbone, plan.cell, plan.head, classes, config.mode, seed, plan.pairs)
-        return _tuner.Tuner(network, config.recipe, config.epochs, rate, plan.lower)
+        network = _through.Through(plan.backbone, plan.cells, plan.head, classes, config.mode, seed, plan.pairs)
+        return _tuner.Tuner(network, config.recipe, config.epochs, candidates, plan.lower)
 
     train, val, test = (
-        Stream(plan.backbone, _rows(config, plan.dataset, split, seed), seed, _batch(config), config.augment)
+        Stream(plan.backbone, _learned(config, plan.dataset, split, seed), seed, _batch(config), config.augment)
         for split in datasets.SPLITS
     )
-    with runs.progress(len(rates) * config.epochs * len(train.rows), f"{config.mode}, seed {seed}") as bar:
-        chosen = _tuner.best_of(rates, tuner, train, val, folder, bar)
-    final = tuner(chosen["rate"])
-    _tuner.load_best(final.network, folder)
-    return _predictions(seed, test.rows, final.scores(test), chosen), sum(p.numel() for p in final.trained)
+    groups = _groups(config)
+    with runs.progress(len(groups) * config.epochs * len(train.rows), f"{config.mode}, seed {seed}") as bar:
+        chosen = _tuner.best_of(groups, tuner, train, val, folder, bar)
+    final = tuner(groups[0][:1]).network
+    _tuner.load_best(final, folder)
+    trained = sum(p.numel() for p in final.parameters() if p.requires_grad)
+    scores = _tuner.scores(final, test, plan.lower)
+    found = _trials.answers(
+        test.rows.index, test.rows.labels, np.arange(scores.shape[1]), scores.numpy(), _tuner.probabilities(scores),
+        seed=seed, val=chosen["val"], chosen=chosen,
+    )  # fmt: skip
+    return found, trained
 
 
-def _rows(config: Config, dataset: Dataset, split: str, seed: int) -> Rows:
+def _groups(config: Config) -> list[tuple[Candidate, ...]]:
+    """Every rate with every decay, by what is trained in one pass: all heads of a frozen network, else one."""
+    from twofold.heads._training import Candidate
+
+    rates = config.rates or (RATES[config.recipe][config.mode],)
+    decays = config.decays or (DECAYS[config.recipe],)
+    found = tuple(dict.fromkeys(Candidate(rate, decay) for rate in rates for decay in decays))
+    return [found] if config.mode == "frozen" else [(one,) for one in found]
+
+
+def _learned(config: Config, dataset: Dataset, split: str, seed: int) -> Rows:
     """The rows of a split, or K shots of it: val has K too, for more would be labels that are not paid for."""
     rows = dataset.build(split)
     if not config.shots or split == "test":
@@ -218,25 +238,11 @@ def _batch(config: Config) -> int:
     return config.batch or BATCHES[config.mode]
 
 
-def _predictions(seed: int, rows: Rows, scores: Tensor, chosen: dict[str, Any]) -> Predictions:
-    """What the tuned network answers on test, image by image."""
-    from twofold.steps import _tuner
-
-    order, confidence = scores.numpy(), _tuner.probabilities(scores).max(1)
-    own = order[np.arange(len(rows)), rows.labels]
-    rank = (order >= own[:, None]).sum(1) - 1
-    return Predictions(
-        index=rows.index, labels=rows.labels, seeds=np.array([seed]), predicted=order.argmax(1)[None],
-        confidence=confidence[None].astype(np.float32), rank=rank[None], classes=np.array(order.shape[1]),
-        val=np.array([chosen["val"]]), chosen=np.array([json.dumps(chosen)]),
-    )  # fmt: skip
-
-
 def _about(config: Config, plan: _Plan) -> dict[str, Any]:
     """tuned.json, for `twofold predict`; its weights are those of the first seed."""
     return {
-        "model": config.model, "fingerprint": plan.backbone.fingerprint, "cell": str(plan.cell), "mode": config.mode,
-        "head": config.head or HEADS[config.mode], "seed": config.seed, "batch": _batch(config),
+        "model": config.model, "fingerprint": plan.backbone.fingerprint, "cells": [*map(str, plan.cells)],
+        "mode": config.mode, "head": config.head or HEADS[config.mode], "seed": config.seed, "batch": _batch(config),
         "precision": config.precision, "labels": list(plan.dataset.classes),
     }  # fmt: skip
 
@@ -249,7 +255,7 @@ def _own(config: Config, plan: _Plan) -> dict[str, Any]:
     """The network's weights that are trained."""
     if config.mode != "full" or not isinstance(plan.backbone, DiffusionBackbone):
         return {}
-    return dict(plan.backbone.weights(plan.cell.tap.block))
+    return dict(plan.backbone.weights(max(cell.tap.block for cell in plan.cells)))
 
 
 def _restore(backbone: Backbone, first: dict[str, Any]) -> None:
@@ -264,13 +270,12 @@ def _restore(backbone: Backbone, first: dict[str, Any]) -> None:
 
 
 def _score(config: Config, plan: _Plan, found: Predictions, trained: int) -> Score:
-    backbone, cell = plan.backbone, plan.cell
     top1 = next(_metrics.measure(found))
-    about = plan.dataset.provenance | {
-        "row": config.model, "control": False, "model": backbone.name, "data": config.data,
-        "head": _head_told(config), "shots": config.shots, "cell": str(cell),
-        "block": backbone.block(cell.tap.block).name, "t": cell.tap.t, "sigma": backbone.sigma(cell.tap.t),
-        "pool": cell.pool, "chosen": [json.loads(one) for one in found.chosen], "val": float(found.val.mean()),
+    where = _rows.Row(config.model, plan.backbone, (plan.cells,), control=False).about
+    feeding = {"passes": where["passes"] + 1} if config.mode == "difffeed" else {}
+    about = plan.dataset.provenance | where | feeding | {
+        "data": config.data, "head": _head_told(config), "shots": config.shots,
+        "chosen": [json.loads(one) for one in found.chosen], "val": float(found.val.mean()),
         "per_seed": top1.per_seed, "trained": trained, "mode": config.mode, "recipe": config.recipe,
     }  # fmt: skip
     seeds = tuple(int(seed) for seed in found.seeds)
