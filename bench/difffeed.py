@@ -32,7 +32,7 @@ def made(device: torch.device, wanted: bool) -> _through.Through:
     middle = backbone.block("mid").number
     head: Any = heads.load("attention?tokenizer=p2&width=128")
     pairs = _through.mirror_pairs(backbone)
-    return _through.Through(backbone, Cell(Tap(middle + 2, 150.0), 0), head, 10, "difffeed", 0, pairs)
+    return _through.Through(backbone, [Cell(Tap(middle + 2, 150.0), 0)], head, 10, "difffeed", 0, pairs)
 
 
 def measured(wanted: bool, device: torch.device) -> dict[str, float]:

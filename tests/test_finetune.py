@@ -151,6 +151,22 @@ def test_feedback_never_computes_gradients_of_frozen_weights(backbone: Any, batc
     assert lean_work < 0.75 * work and lean_kept < kept
 
 
+@pytest.mark.parametrize("mode", ["full", "difffeed"])
+def test_checkpointing_keeps_less_and_gives_the_same(mode: str, tiny_run: Path, batch: Any) -> None:
+    found = []
+    for again in (False, True):
+        own = backbones.load(f"run:{tiny_run}", device="cpu", precision="fp32")
+        assert isinstance(own, DiffusionBackbone)
+        if again:
+            own.recompute()
+        network = through(own, mode)
+        _, kept = backward_of(network, batch)
+        found.append((kept, {n: p.grad for n, p in network.named_parameters() if p.grad is not None}))
+    (plain, gradients), (less, same) = found
+    assert less < 0.9 * plain and gradients.keys() == same.keys() and len(same) > 4
+    assert all(torch.equal(gradient, same[name]) for name, gradient in gradients.items())
+
+
 def test_maps_are_features_with_gradients(backbone: Any, batch: Any) -> None:
     x, own, _ = batch
     plain = backbone.features(x, 30, [2, "mid"], own)
@@ -391,6 +407,7 @@ def test_several_processes_are_refused(
         (["--mode", "fast"], "'fast'"),
         (["--mode", "frozen", "--head", "ridge"], "ridge is not trained by gradients"),
         (["--mode", "frozen", "--head", "attention", "--t", "10,30"], "reads one map, not 2"),
+        (["--mode", "frozen", "--checkpointing"], "is for --mode full or difffeed"),
         (["--mode", "frozen", "--head", "difformer"], "joins several maps, and there is one"),
         (["--mode", "frozen", "--head", "linear", "--pool", "0"], "linear reads pooled rows"),
         (["--mode", "frozen", "--head", "attention", "--pool", "1"], "attention reads maps"),

@@ -138,6 +138,14 @@ class DiffusionNetwork(DiffusionBackbone):
         run = _taps.without_weights(self.network, self._one())
         return _taps.touched(self.network, lambda: _taps.read([place], run))
 
+    def recompute(self) -> None:
+        """See `DiffusionBackbone.recompute`."""
+        network: Any = self.network
+        try:
+            network.enable_gradient_checkpointing()
+        except (AttributeError, ValueError) as error:
+            raise BadSetting(f"{self.name} has no gradient checkpointing. Leave --checkpointing out.") from error
+
     @torch.no_grad()
     def estimate(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """See `DiffusionBackbone.estimate`."""

@@ -178,6 +178,14 @@ class DiffusionBackbone(Backbone):
         """The network's weights that a pass up to a block reads, by name."""
 
     @abstractmethod
+    def recompute(self) -> None:
+        """From now on make activations again in the backward pass instead of keeping them: less memory, same numbers.
+
+        Raises:
+            BadSetting: the network cannot.
+        """
+
+    @abstractmethod
     def estimate(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The clean image in a noised one [B, C, h, w], and where in its range the variance of a step lies.
 

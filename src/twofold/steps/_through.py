@@ -55,11 +55,8 @@ class Through(nn.Module):
             )
         self.to(backbone.placement.device)
         # A list of weights of the network itself, under names that a state dict can hold.
-        self.own = nn.ParameterDict()
-        if mode == "full":
-            assert isinstance(backbone, DiffusionBackbone)
-            weights = backbone.weights(max(cell.tap.block for cell in cells))
-            self.own = nn.ParameterDict({name.replace(".", "/"): w.requires_grad_() for name, w in weights.items()})
+        own = own_weights(backbone, cells, mode)
+        self.own = nn.ParameterDict({name.replace(".", "/"): w.requires_grad_() for name, w in own.items()})
 
     def forward(self, x: Tensor, noise: Tensor | None) -> Tensor:
         """Prepared images [B, C, h, w] and their noise -> class scores [B, K]."""
@@ -96,6 +93,25 @@ class Through(nn.Module):
         known = backbone.features(x_t, t, list(self.pairs))
         added = {e: self.feedback[str(b)](known[b].float()) for b, e in self.pairs.items()}
         return backbone.maps(x_t, t, blocks, added=added)
+
+
+def own_weights(backbone: Backbone, cells: Sequence[Cell], mode: str) -> dict[str, nn.Parameter]:
+    """The network's own weights that are trained, by name: with `full` all up to the deepest block that is read."""
+    if mode != "full":
+        return {}
+    assert isinstance(backbone, DiffusionBackbone)
+    return backbone.weights(max(cell.tap.block for cell in cells))
+
+
+def put_back(backbone: Backbone, weights: Mapping[str, Tensor]) -> None:
+    """Bring weights of the network back to what they were."""
+    if not weights:
+        return
+    assert isinstance(backbone, DiffusionBackbone)
+    last = backbone.weights(backbone.blocks[-1].number)
+    with torch.no_grad():
+        for name, value in weights.items():
+            last[name].copy_(value)
 
 
 def _shape(backbone: Backbone, cell: Cell) -> tuple[int, ...]:

@@ -81,6 +81,9 @@ class Config(Settings):
     seeds: int = setting(1, help="how many seeds (of all chance and of shots) are averaged", least=1, most=10**4)
     seed: int = setting(0, help="seed of first weights, order, augmentation, noise and shots", least=0, most=2**63 - 1)
     on_error: str = setting("stop", help=datasets.ON_ERROR_HELP, choices=datasets.ON_ERROR, identity=False)
+    checkpointing: bool = setting(
+        False, help="make activations again in the backward pass: less memory, slower, same numbers", identity=False
+    )
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("auto", help="number format of the network", choices=backbones.PRECISIONS)
 
@@ -104,6 +107,8 @@ def run(config: Config) -> Outcome:
     head = _head(config)
     dataset = _dataset(config)
     backbone, lower = _tuned.loaded(config.model, config.mode, config.device, config.precision)
+    if config.checkpointing:
+        _recompute(config, backbone)
     plan = _Plan(dataset, backbone, lower, _cells(config, backbone, head), head, _pairs(config, backbone))
     made_from = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "finetune", config, made_from) as run_:
@@ -112,6 +117,12 @@ def run(config: Config) -> Outcome:
             _train(config, run_, plan)
         (score,) = results.read(run_.folder, {"trained": int, "chosen": list, "val": float})
     return Outcome({"scores": [score.record()]}, _told(config, score))
+
+
+def _recompute(config: Config, backbone: Backbone) -> None:
+    if config.mode == "frozen" or not isinstance(backbone, DiffusionBackbone):
+        raise BadSetting("--checkpointing is for --mode full or difffeed; a frozen network has no backward pass.")
+    backbone.recompute()
 
 
 def _dataset(config: Config) -> Dataset:
@@ -162,11 +173,12 @@ def _pairs(config: Config, backbone: Backbone) -> dict[int, int]:
 
 def _train(config: Config, run_: Run, plan: _Plan) -> None:
     """Everything that writes: checkpoints while it trains, then weights, one score, and that it is done."""
-    from twofold.steps import _tuner
+    from twofold.steps import _through, _tuner
 
     seeds = range(config.seed, config.seed + config.seeds)
     folders = {seed: run_.folder if seed == config.seed else run_.folder / f"seed-{seed}" for seed in seeds}
-    first = {name: w.detach().clone() for name, w in _own(config, plan).items()}
+    own = _through.own_weights(plan.backbone, plan.cells, config.mode)
+    first = {name: w.detach().clone() for name, w in own.items()}
     # The first seed comes last, so that its weights are in the network when that is saved.
     answered = [_one_seed(config, plan, first, seed, folders[seed]) for seed in reversed(seeds)][::-1]
     if not results.read(run_.folder):
@@ -192,7 +204,7 @@ def _one_seed(config: Config, plan: _Plan, first: dict[str, Any], seed: int, fol
     files.sweep(folder)
 
     def tuner(candidates: tuple[Candidate, ...]) -> Tuner:
-        _restore(plan.backbone, first)
+        _through.put_back(plan.backbone, first)
         classes = len(plan.dataset.classes)
         network = _through.Through(plan.backbone, plan.cells, plan.head, classes, config.mode, seed, plan.pairs)
         return _tuner.Tuner(network, config.recipe, config.epochs, candidates, plan.lower)
@@ -249,24 +261,6 @@ def _about(config: Config, plan: _Plan) -> dict[str, Any]:
 
 def _head_told(config: Config) -> str:
     return f"{config.head or HEADS[config.mode]}, {config.mode}"
-
-
-def _own(config: Config, plan: _Plan) -> dict[str, Any]:
-    """The network's weights that are trained."""
-    if config.mode != "full" or not isinstance(plan.backbone, DiffusionBackbone):
-        return {}
-    return dict(plan.backbone.weights(max(cell.tap.block for cell in plan.cells)))
-
-
-def _restore(backbone: Backbone, first: dict[str, Any]) -> None:
-    """Bring the network's weights back to what they were, for the next learning rate."""
-    import torch
-
-    if first and isinstance(backbone, DiffusionBackbone):
-        last = backbone.weights(backbone.blocks[-1].number)
-        with torch.no_grad():
-            for name, value in first.items():
-                last[name].copy_(value)
 
 
 def _score(config: Config, plan: _Plan, found: Predictions, trained: int) -> Score:
