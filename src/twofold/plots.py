@@ -108,6 +108,38 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], out: Path) -> None:
     _save(figure, out)
 
 
+def measured_beside_published(
+    measured: tuple[Sequence[float], Sequence[float], Sequence[float], str],
+    published: tuple[Sequence[float], Sequence[float], str],
+    label: str, out: Path, *, logarithmic: bool,
+) -> None:  # fmt: skip
+    """Two curves of accuracy over the same axis, one above the other, since their heights are of other data.
+
+    Args:
+        measured: x, accuracy in percent, half of its 95 % interval, and what it is.
+        published: x, accuracy in percent, and what it is.
+        label: of the axis that they share, with its unit.
+        out: PNG or SVG file.
+        logarithmic: whether that axis is.
+    """
+    figure = _figure(4.8, 4.4)
+    axes = figure.subplots(2, 1, sharex=True)
+    x, y, errors, told = measured
+    axes[0].errorbar(x, y, errors, color=COLOURS[0], marker="o", markersize=4, linewidth=1.6, capsize=2)
+    axes[1].plot(published[0], published[1], color=COLOURS[1], marker="s", markersize=4, linewidth=1.6)
+    for ax, title in zip(axes, (told, published[2]), strict=True):
+        ax.set_title(title, fontsize=9, loc="left")
+        ax.set_ylabel("top-1, %")
+        ax.margins(y=0.12)
+        _plain(ax)
+        if logarithmic:
+            ax.set_xscale("log")
+    if logarithmic:
+        axes[1].xaxis.set_major_formatter("{x:g}")
+    axes[1].set_xlabel(label)
+    _save(figure, out)
+
+
 def confusion(
     panels: Mapping[str, NDArray[np.int64]], classes: Sequence[str], title: str, out: Path
 ) -> None:  # fmt: skip

@@ -1,0 +1,237 @@
+"""The papers' statements, each held against measured numbers: it holds, does not hold, or is undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from twofold import results
+from twofold.errors import UserError
+from twofold.workflows import _evidence
+from twofold.workflows._evidence import Curve, Pair
+
+HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
+Found = tuple[str, str]  # a word, and the numbers behind it
+SOFT = 2.0  # points within which two methods "match"
+BARELY = 0.05  # of CKA, which "barely changes"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one statement.
+
+    Attributes:
+        number: as in the list of the papers' claims (docs/claims.md).
+        statement: what is claimed.
+        paper: the paper's numbers.
+        word: holds, does not hold, undecided, or not tested.
+        measured: our numbers, or why there are none.
+    """
+
+    number: int
+    statement: str
+    paper: str
+    word: str
+    measured: str
+
+    def record(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One statement and how it is judged.
+
+    Attributes:
+        statement, paper: see `Verdict`.
+        needs: names of the runs that it is judged by.
+        judge: folders of these -> a word and the numbers.
+        untested: why it cannot be judged here, where there is no `judge`.
+    """
+
+    statement: str
+    paper: str
+    needs: tuple[str, ...] = ()
+    judge: Callable[..., Found] | None = None
+    untested: str = ""
+
+
+def verdicts(folders: Mapping[str, Path], scale: str) -> list[Verdict]:
+    """Every statement's verdict from the runs that are there."""
+    return [_verdict(number, claim, folders) for number, claim in CLAIMS.items()]
+
+
+def _verdict(number: int, claim: Claim, folders: Mapping[str, Path]) -> Verdict:
+    lacking = [name for name in claim.needs if name not in folders]
+    if claim.judge is None or lacking:
+        why = claim.untested or f"the run {lacking[0]} is not there"
+        return Verdict(number, claim.statement, claim.paper, UNTESTED, why)
+    try:
+        word, measured = claim.judge(*(folders[name] for name in claim.needs))
+    except UserError as error:
+        word, measured = UNTESTED, " ".join(str(error).split())
+    return Verdict(number, claim.statement, claim.paper, word, measured)
+
+
+def table(found: Sequence[Verdict]) -> str:
+    """For a person."""
+    return results.table(
+        [("", "statement", "verdict", "measured"), *((str(v.number), v.statement, v.word, v.measured) for v in found)]
+    )
+
+
+def beats(pair: Pair) -> Found:
+    """The second is better than the first: the paired interval lies above zero, or below it."""
+    word = HOLDS if pair.low > 0 else FAILS if pair.high < 0 else UNDECIDED
+    return word, pair.text
+
+
+def matches(pair: Pair) -> Found:
+    """The second is not worse than the first by more than `SOFT` points."""
+    word = HOLDS if 100 * pair.low > -SOFT else FAILS if 100 * pair.high < -SOFT else UNDECIDED
+    return word, f"{pair.text}; matching is not being worse by more than {SOFT:g} points"
+
+
+def peaks(curve: Curve, low: float, high: float, where: str) -> Found:
+    """One hill, whose top lies inside (low, high] and stands above both ends beyond chance."""
+    top, told = curve.top, curve.text
+    if curve.misfit > _evidence.FAR:
+        return FAILS, f"{told}; further from one hill than chance ({curve.misfit:.1f} standard errors)"
+    at = curve.x[top]
+    if not low < at <= high:
+        ends = [k for k in range(len(curve.x)) if low < curve.x[k] <= high]
+        rival = max(ends, key=lambda k: curve.y[k], default=None)
+        apart = rival is None or curve.apart(top, rival)
+        return (FAILS if apart else UNDECIDED), f"{told}; the top is not {where}"
+    if curve.apart(top, 0) and curve.apart(top, len(curve.x) - 1):
+        return HOLDS, told
+    return UNDECIDED, f"{told}; an end is within chance of the top"
+
+
+def _steps(selected: Path) -> Found:
+    curve = _evidence.curve(selected, "sigma")
+    return peaks(curve, curve.x[0], curve.x[-2], "between the clean and the noisiest step")
+
+
+def _blocks(selected: Path) -> Found:
+    curve = _evidence.curve(selected, "block")
+    middle = _evidence.middle(selected)
+    return peaks(curve, middle, (middle + curve.x[-1]) / 2, "in the first half of the decoder")
+
+
+def _pools(selected: Path) -> Found:
+    curve = _evidence.curve(selected, "pool")
+    return peaks(curve, curve.x[0], curve.x[-2], "between averaging all and pooling nothing")
+
+
+def _clean(selected: Path) -> Found:
+    curve = _evidence.curve(selected, "sigma")
+    told = f"at the best block and pool {curve.of(0)} on the nearly clean image, {curve.of(curve.top)} at its best step"
+    if curve.apart(curve.top, 0):
+        return HOLDS, told
+    return (UNDECIDED if curve.top else FAILS), told
+
+
+def _slowly(one: Path, two: Path, three: Path) -> Found:
+    """More blocks help, but by little: from one to three less than half of what is left to gain."""
+    pair, first = _evidence.pair(one, three), _evidence.accuracy(one)
+    gained = pair.value / max(1 - first, 1e-9)
+    told = f"{pair.text}, {_evidence.accuracy(two) * 100:.1f} % with two"
+    if pair.low > 0:
+        return (HOLDS if gained < 0.5 else FAILS), told
+    return (FAILS if pair.high < 0 else UNDECIDED), told
+
+
+def _monotonous(selected: Path, small: Path, large: Path) -> Found:
+    """More weights do not always help: a larger pool (linear) or a wider CNN is worse somewhere, beyond chance."""
+    curve, pair = _evidence.curve(selected, "pool"), _evidence.pair(small, large)
+    worse = any(curve.apart(k, k + 1) for k in range(len(curve.x) - 1))
+    told = f"linear over the pool: {curve.text}; four times the CNN's width: {pair.text}"
+    if worse or pair.high < 0:
+        return HOLDS, told
+    always = all(curve.apart(k + 1, k) for k in range(len(curve.x) - 1)) and pair.low > 0
+    return (FAILS if always else UNDECIDED), told
+
+
+def _p2(attention: Path, difformer: Path, difffeed: Path) -> Found:
+    """Both beat attention; one interval above zero is not enough."""
+    pairs = _evidence.pair(attention, difformer), _evidence.pair(attention, difffeed)
+    words = {beats(pair)[0] for pair in pairs}
+    word = words.pop() if len(words) == 1 else FAILS if FAILS in words else UNDECIDED
+    return word, f"DifFormer {pairs[0].text}; DifFeed {pairs[1].text}"
+
+
+CLAIMS = {
+    1: Claim(
+        "frozen diffusion features with a linear head beat the GAN's", "61.95 and 64.96 against BigBiGAN's 60.8",
+        ("gan-linear", "linear"), lambda gan, ours: beats(_evidence.pair(gan, ours, "linear")),
+    ),
+    2: Claim(
+        "the same weights generate better than the GAN", "FID 26.21 against 28.54",
+        ("gan-fd", "fd"), lambda gan, ours: _evidence.lower(gan, ours),
+    ),
+    3: Claim(
+        "a linear head on frozen features matches a supervised U-Net encoder", "64.96 against 64.32",
+        ("supervised", "linear"), lambda other, ours: matches(_evidence.pair(other, ours, "linear")),
+    ),
+    4: Claim(
+        "an attention head is far above linear on frozen features", "71.89 (P1), 74.6 (P2) against 64.96",
+        ("linear", "attention"), lambda one, other: beats(_evidence.pair(one, other, "linear")),
+    ),
+    5: Claim(
+        "accuracy over the noise step is one hill, worse at clean and at very noisy images",
+        "49.23 at t = 10, 55.09 at 90, 34.67 at 500", ("map",), _steps,
+    ),
+    6: Claim(
+        "accuracy over the block is one hill, best just behind the bottleneck",
+        "41.23 at b = 15, 61.95 at 24, 30.08 at 33 of 37", ("map",), _blocks,
+    ),
+    7: Claim(
+        "some pooling beats none and global averaging", "61.95, 64.98, 62.93, 60.08 for 1, 2, 4, 8", ("map",), _pools
+    ),
+    8: Claim(
+        "the best setting depends on the data", "CUB: 34.91 at b = 19 with pool 4, 27.59 at b = 24",
+        untested="it takes two data sets: `twofold transfer` chooses a tap for each",
+    ),
+    9: Claim(
+        "on fine-grained data the features fall behind contrastive ones but for Aircraft", "31.57 against 43.86 on CUB",
+        untested="it takes networks that learned from ImageNet, and fine-grained data: recipe p1-fine-grained",
+    ),
+    10: Claim(
+        "DifFormer and DifFeed beat attention", "76.0 and 77.0 against 74.6",
+        ("attention-p2", "difformer", "difffeed"), _p2,
+    ),
+    11: Claim(
+        "P2's heads beat SimCLR on all fine-grained sets", "71.0 against 43.9 on CUB",
+        untested="it takes networks that learned from ImageNet, and fine-grained data: recipe p2-fine-grained",
+    ),
+    12: Claim(
+        "DifFeed matches DifFormer with fewer passes", "77.0 against 76.0 with 2 passes against 3",
+        ("difformer", "difffeed"), lambda one, other: matches(_evidence.pair(one, other)),
+    ),
+    13: Claim(
+        "mirrored blocks of encoder and decoder are alike", "0.6 to 0.8 for b = 4 to 18 and 38 - b",
+        ("alike-blocks",), lambda run: _evidence.mirrors(run),
+    ),
+    14: Claim(
+        "the input needs noise: features of the clean image are poor", "0.16 to 0.3 of CKA to all others",
+        ("map",), _clean,
+    ),
+    15: Claim("features of several blocks help segmentation", "42.3 to 44.3 mIoU", untested="no dense tasks here"),
+    16: Claim("detection: above a ResNet-50, below MAE", "41.8, 38.0, 48.3 box AP", untested="no dense tasks here"),
+    17: Claim(
+        "the size of the pool barely changes CKA", "means 0.600 to 0.603", ("alike-pools",),
+        lambda run: _evidence.steady(run, BARELY),
+    ),
+    18: Claim(
+        "more attention blocks help slowly", "91.66 to 92.70 from one to five",
+        ("attention", "attention-2", "attention-3"), _slowly,
+    ),
+    19: Claim(
+        "more parameters of linear heads and CNNs do not always help", "89.58 at 16 M, 88.28 at 65 M",
+        ("map", "cnn", "cnn-2"), _monotonous,
+    ),
+}  # fmt: skip

@@ -1,0 +1,206 @@
+"""Numbers behind verdicts: curves from maps that `select` left, differences from predictions on the same images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import files, results
+from twofold.analyses import base as analyses
+from twofold.errors import BadRun
+from twofold.steps import _judging, _trials
+
+FAR = 2.5  # standard errors that a point may lie off the nearest single hill
+CLEAR = 2.0  # standard errors of a difference that are beyond chance
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy on val over one axis, the other settings those of the best cell.
+
+    Attributes:
+        over: sigma, block or pool.
+        x, y: along it, ascending; accuracies as shares.
+        n: val images.
+    """
+
+    over: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    n: int
+
+    @property
+    def top(self) -> int:
+        """Position of the best."""
+        return int(np.argmax(self.y))
+
+    @property
+    def misfit(self) -> float:
+        """How far the worst point lies off the nearest curve with one hill, in standard errors."""
+        y = np.asarray(self.y)
+        fits = [np.concatenate([_rising(y[:k]), _rising(y[k:][::-1])[::-1]]) for k in range(len(y) + 1)]
+        return float(min(np.max(np.abs(y - fit) / self._errors) for fit in fits))
+
+    @property
+    def _errors(self) -> NDArray[np.float64]:
+        y = np.asarray(self.y)
+        # Half an image is the least that can be told apart.
+        errors: NDArray[np.float64] = np.sqrt(np.maximum(y * (1 - y) / self.n, (0.5 / self.n) ** 2))
+        return errors
+
+    def apart(self, better: int, worse: int) -> bool:
+        """Whether one point lies above another beyond chance, as if both were of other images (which is cautious)."""
+        errors = self._errors
+        return self.y[better] - self.y[worse] > CLEAR * float(np.hypot(errors[better], errors[worse]))
+
+    def of(self, position: int) -> str:
+        """One point in words."""
+        return f"{100 * self.y[position]:.1f} % at {self.over} {self.x[position]:.3g}"
+
+    @property
+    def text(self) -> str:
+        """First, best and last point in words."""
+        seen = list(dict.fromkeys((0, self.top, len(self.x) - 1)))
+        return f"{', '.join(map(self.of, seen))} ({self.n} val images)"
+
+
+def curve(selected: Path, over: str) -> Curve:
+    """The curve through the best cell of a run of `select`.
+
+    Raises:
+        BadRun: the run is damaged, or read a single value along this axis.
+    """
+    judged = files.read_lines(selected / "map.jsonl", _judging.JUDGED)
+    best = files.read_json(selected / "choice.json", _judging.JUDGED)
+    others = [name for name in ("t", "block", "pool") if name != {"sigma": "t"}.get(over, over)]
+    along = sorted((r for r in judged if all(r[n] == best[n] for n in others)), key=lambda r: r[over] or 0)
+    if len(along) < 3:
+        raise BadRun(f"{selected} has {len(along)} cells along {over} through its best; a curve takes three.")
+    return Curve(over, tuple(float(r[over] or 0) for r in along), tuple(r["accuracy"] for r in along), best["n"])
+
+
+def middle(selected: Path) -> int:
+    """The bottleneck's block number.
+
+    Raises:
+        BadRun: the network has none.
+    """
+    for record in files.read_lines(selected / "map.jsonl", _judging.JUDGED):
+        if record["name"] == "mid":
+            return int(record["block"])
+    raise BadRun(f"{selected} read no block named mid: its network is no U-Net, or the bottleneck was not asked for.")
+
+
+def _rising(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest curve that never falls."""
+    from sklearn.isotonic import isotonic_regression
+
+    return np.asarray(isotonic_regression(y)) if len(y) else y
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two methods' accuracies on the same test images, and the second's less the first's with its interval.
+
+    Attributes:
+        first, second: mean accuracies.
+        value, low, high: the difference and its 95 % interval over images and seeds.
+        p: of the sign-flip test.
+    """
+
+    first: float
+    second: float
+    value: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        told = f"{100 * self.value:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f}) points"
+        return f"{100 * self.second:.1f} against {100 * self.first:.1f} %: {told}, {results.p_text(self.p)}"
+
+
+def pair(first: Path, second: Path, head: str = "") -> Pair:
+    """Two runs of `probe` or `finetune`; of several heads the one named `head`, else the best on val.
+
+    Raises:
+        BadRun: they did not answer for the same images, or have no predictions.
+    """
+    one, other = _predictions(first, head), _predictions(second, head)
+    same = one.index.shape == other.index.shape and (one.index == other.index).all()
+    if not same or len(one.seeds) != len(other.seeds):
+        raise BadRun(f"{first} and {second} answer for other images or seeds. Make them on the same data.")
+    tables = {"first": one.right.T.astype(float), "second": other.right.T.astype(float)}
+    (score,) = analyses.load("paired").measure(tables)
+    assert score.low is not None and score.high is not None
+    means = float(one.right.mean()), float(other.right.mean())
+    return Pair(*means, score.value, score.low, score.high, score.about["p"])
+
+
+def accuracy(run: Path) -> float:
+    """On test, of the head that is best on val."""
+    return float(_predictions(run, "").right.mean())
+
+
+def _predictions(run: Path, head: str) -> _trials.Predictions:
+    """What the model's own row answers, not its controls; a head that is not there leaves the best on val."""
+    scores = [s for s in results.read(run) if s.name == "top1" and not s.about.get("control")]
+    if not scores:
+        raise BadRun(f"{run} has no scores on test. Run its command again.")
+    named = [s for s in scores if head and str(s.about["head"]).partition("?")[0] == head] or scores
+    found = [_trials.load(_trials.path_of(run, str(s.about["row"]), str(s.about["head"]))) for s in named]
+    return max(found, key=lambda one: float(one.val.mean()))
+
+
+def lower(first: Path, second: Path) -> tuple[str, str]:
+    """Whether the second's Fréchet distance is lower than the first's, beyond both intervals."""
+    one, other = (_distance(run) for run in (first, second))
+    told = f"{other.name} {other.value:.3g} against {one.value:.3g}"
+    if None in (one.low, one.high, other.low, other.high):
+        return "undecided", f"{told}, without intervals"
+    told += f" ({other.low:.3g} to {other.high:.3g}, {one.low:.3g} to {one.high:.3g})"
+    below, above = other.high < one.low, other.low > one.high
+    return ("holds" if below else "does not hold" if above else "undecided"), told
+
+
+def _distance(run: Path) -> Any:
+    for score in results.read(run):
+        if score.name == "fid" or score.name.startswith("fd_"):
+            return score
+    raise BadRun(f"{run} has no Fréchet distance. Run its command again.")
+
+
+def mirrors(run: Path) -> tuple[str, str]:
+    """Whether mirrored blocks are more alike than blocks of encoder and decoder that are no mirrors."""
+    alike = _alike(run)
+    count = len(alike)
+    encoder, decoder = range((count - 1) // 2), range((count + 1) // 2, count)
+    mirrored = np.array([alike[b, count - 1 - b] for b in encoder])
+    others = np.array([np.mean([alike[b, c] for c in decoder if b + c != count - 1]) for b in encoder])
+    won = float(np.mean(mirrored > others))
+    told = f"mirror pairs {mirrored.mean():.2f}, other pairs of encoder and decoder {others.mean():.2f}"
+    told += f"; {100 * won:.0f} % of encoder blocks are more like their mirror than like the rest of the decoder"
+    if won > 0.75:
+        return "holds", told
+    return ("does not hold" if won < 0.5 else "undecided"), told
+
+
+def steady(run: Path, barely: float) -> tuple[str, str]:
+    """Whether the mean similarity of blocks is the same at every pool."""
+    with (run / "means.json").open(encoding="utf-8") as file:
+        means = {str(k): float(v) for k, v in json.load(file).items()}
+    spread = max(means.values()) - min(means.values())
+    told = ", ".join(f"{value:.3f} at pool {pool}" for pool, value in means.items())
+    return ("holds" if spread < barely else "does not hold"), f"{told}; barely is less than {barely:g}"
+
+
+def _alike(run: Path) -> NDArray[np.float64]:
+    """The matrix of a run of `compare`."""
+    raise BadRun(f"{run} is not read yet.")

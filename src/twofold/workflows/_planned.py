@@ -1,0 +1,121 @@
+"""Runs of several verbs in a row: each waits for what it needs, and one that fails never stops the others."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from twofold import files, registry, runs, settings
+from twofold.errors import UserError
+from twofold.workflows import _recipes
+
+log = logging.getLogger("twofold")
+
+CHOSEN = {"block": int, "t": float | None, "pool": int}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run that is to be made.
+
+    Attributes:
+        name: in its scale's file, and of its folder.
+        verb: what makes it.
+        values: its settings; what stands in braces is not yet put in.
+        folder: where it is made.
+        needs: names of runs that must be done before.
+    """
+
+    name: str
+    verb: str
+    values: Mapping[str, Any]
+    folder: Path
+    needs: tuple[str, ...]
+
+    @property
+    def module(self) -> ModuleType:
+        """The verb's."""
+        room = "workflows" if self.verb in registry.names("workflows") else "steps"
+        return registry.find(room, self.verb)
+
+    def config(self, known: Mapping[tuple[str, str], Any]) -> Any:
+        """Its settings; those that a verb has not are not given to it."""
+        kind = self.module.Config
+        there = {field.name for field in fields(kind)}
+        shared = {name: known[name, ""] for name in ("seed", "device", "precision") if name in there}
+        values = {**shared, **_recipes.filled(self.values, known), "out": self.folder}
+        return settings.build(kind, {n: v for n, v in values.items() if v is not None}, self.verb)
+
+
+def parts(names: Sequence[str], scale: str, out: Path, known: Mapping[tuple[str, str], Any]) -> list[Part]:
+    """The runs of these names in their order, in folders of their names below `out`."""
+    found = []
+    for name in names:
+        values = dict(_recipes.runs(scale)[name])
+        needs = sorted({other for other, _ in _recipes.mentioned(values)} & set(names))
+        found.append(Part(name, values.pop("verb"), values, out / name, tuple(needs)))
+    return found
+
+
+def check(planned: Sequence[Part], known: Mapping[tuple[str, str], Any]) -> None:
+    """Fail before the first run, where the settings of one are wrong or its folder holds something else.
+
+    What a run will have chosen is not known yet; block 1 stands in its place.
+    """
+    later = {(part.name, what): {"block": 1, "t": 0.0, "pool": 1}.get(what, part.folder) for part in planned
+             for what in ("", *CHOSEN)}  # fmt: skip
+    for part in planned:
+        config = part.config({**later, **known})
+        if not any(what for _, what in _recipes.mentioned(part.values)):
+            runs.check_free(part.folder, part.verb, config)
+
+
+def make(planned: Sequence[Part], known: dict[tuple[str, str], Any]) -> dict[str, str]:
+    """Make all runs that are not done; give the names of those that failed, and why in a line.
+
+    A run that needs one that failed is not begun. The same command makes again what failed.
+    """
+    failed: dict[str, str] = {}
+    for number, part in enumerate(planned, 1):
+        lacking = [name for name in part.needs if name in failed]
+        if lacking:
+            failed[part.name] = f"not begun, since {lacking[0]} failed"
+            continue
+        log.info("— %s/%s %s (%s)", number, len(planned), part.name, part.verb)
+        begun = time.monotonic()
+        try:
+            outcome = part.module.run(part.config(known))
+            log.info("%s (%.0f s)", outcome.text.partition("\n")[0], time.monotonic() - begun)
+            known |= results_of(part)
+        except UserError as error:
+            failed[part.name] = " ".join(str(error).split())
+            log.warning("%s failed and is left out: %s", part.name, failed[part.name])
+    return failed
+
+
+def results_of(part: Part) -> dict[tuple[str, str], Any]:
+    """What others may ask of a run that is done: its folder, and what it chose."""
+    choice = part.folder / "choice.json"
+    chosen = files.read_json(choice, CHOSEN) if choice.is_file() else {}
+    return {(part.name, ""): part.folder, **{(part.name, what): chosen[what] for what in CHOSEN if chosen}}
+
+
+def command(part: Part, known: Mapping[tuple[str, str], Any], told: Callable[[Any], str] = str) -> str:
+    """The run as a command line; what is not known yet stands in braces."""
+    words = ["twofold", part.verb]
+    for name, value in {**part.values, "out": part.folder}.items():
+        found = _part_known(value, known)
+        words += [f"--{name.replace('_', '-')}", ",".join(map(told, found)) if isinstance(found, list) else told(found)]
+    return shlex.join(words)
+
+
+def _part_known(value: Any, known: Mapping[tuple[str, str], Any]) -> Any:
+    """As `_recipes.filled`, with braces left where nothing is known."""
+    lacking = {one: "{" + ".".join(filter(None, one)) + "}" for one in _recipes.mentioned(value) if one not in known}
+    return _recipes.filled(value, {**known, **lacking})

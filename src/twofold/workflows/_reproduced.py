@@ -1,0 +1,116 @@
+"""The page of `reproduce`: for each recipe question, commands, measured beside published numbers, and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twofold import files, plots, results
+from twofold.errors import UserError
+from twofold.records import Score
+from twofold.workflows import _evidence, _planned
+from twofold.workflows._claims import Verdict
+from twofold.workflows._planned import Part
+from twofold.workflows._recipes import Recipe
+
+BETA_FIRST, BETA_LAST, STEPS = 1e-4, 0.02, 1000  # of ADM's linear schedule (PAPER facts in docs/claims.md)
+AXES = {
+    "sigma": "noise-to-signal ratio σ",
+    "block": "block, as a share of the network's blocks",
+    "pool": "side of the pool",
+}
+
+
+def write(
+    out: Path, recipes: Sequence[Recipe], scale: str, planned: Sequence[Part], known: Mapping[tuple[str, str], Any],
+    failed: Mapping[str, str], verdicts: Sequence[Verdict],
+) -> Path:  # fmt: skip
+    """Write figures, `reproduced.json` and the page; give its path."""
+    parts = {part.name: part for part in planned}
+    shown = [_section(out, recipe, scale, parts, known, failed) for recipe in recipes if _made(recipe, scale, parts)]
+    files.write_json(
+        out / "reproduced.json",
+        {"recipes": shown, "claims": [v.record() for v in verdicts], "failed": dict(failed)},
+    )
+    page = out / "index.html"
+    files.write_text(page, _rendered({"sections": shown, "verdicts": verdicts, "failed": failed, "scale": scale}))
+    return page
+
+
+def _made(recipe: Recipe, scale: str, parts: Mapping[str, Part]) -> bool:
+    return any(name in parts for name in recipe.runs(scale))
+
+
+def _section(
+    out: Path, recipe: Recipe, scale: str, parts: Mapping[str, Part], known: Mapping[tuple[str, str], Any],
+    failed: Mapping[str, str],
+) -> dict[str, Any]:  # fmt: skip
+    """One recipe as plain values."""
+    names = [name for name in recipe.runs(scale) if name in parts]
+    done = [parts[name] for name in names if name not in failed]
+    figure = _figure(out, recipe, done)
+    return {
+        "name": recipe.name, "title": recipe.title, "question": recipe.question, "source": recipe.source,
+        "expected": recipe.expected, "commands": [_planned.command(parts[name], known) for name in names],
+        "measured": [row for part in done for row in _rows(part)], "published": recipe.published, "figure": figure,
+        "failed": {name: failed[name] for name in names if name in failed},
+    }  # fmt: skip
+
+
+def _rows(part: Part) -> list[dict[str, Any]]:
+    """A run's accuracies."""
+    found = [s for s in results.read(part.folder) if s.name == "top1"]
+    return [
+        {"run": part.name, "what": _what(s), "percent": results.percent(s), "split": s.split, "n": s.n} for s in found
+    ]
+
+
+def _what(score: Score) -> str:
+    about = score.about
+    who = f"{about['row']}, " if about.get("control") else ""
+    return f"{who}{about.get('head', '')}, {about.get('cell', '')}"
+
+
+def _figure(out: Path, recipe: Recipe, done: Sequence[Part]) -> str:
+    """The name of the recipe's figure, empty where it has none."""
+    if not recipe.curve or not done:
+        return ""
+    try:
+        curve = _evidence.curve(done[0].folder, recipe.curve["over"])
+    except UserError:
+        return ""
+    over = recipe.curve["over"]
+    ours = [x / max(curve.x) for x in curve.x] if over == "block" else list(curve.x)
+    errors = [100 * float(np.sqrt(max(y * (1 - y), 0) / curve.n)) * 1.96 for y in curve.y]
+    theirs = [float(x) for x in recipe.curve["x"]]
+    if over == "sigma":
+        theirs = [noise_ratio(int(t)) for t in theirs]
+    if over == "block":
+        theirs = [x / recipe.curve["of"] for x in theirs]
+    name = f"{recipe.name}.svg"
+    for path in (out / name, out / f"{recipe.name}.png"):
+        plots.measured_beside_published(
+            (ours, [100 * y for y in curve.y], errors, f"measured, {curve.n} val images"),
+            (theirs, recipe.curve["y"], f"published: {recipe.curve['published']}"),
+            AXES[over], path, logarithmic=over != "block",
+        )  # fmt: skip
+    return name
+
+
+def noise_ratio(t: int) -> float:
+    """Sigma of ADM's step t: sqrt((1 - abar_t) / abar_t) of the linear schedule."""
+    kept = float(np.prod(1 - np.linspace(BETA_FIRST, BETA_LAST, STEPS)[: t + 1]))
+    return float(np.sqrt((1 - kept) / kept))
+
+
+def _rendered(content: dict[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("twofold"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("reproduced.html.j2").render(content)
