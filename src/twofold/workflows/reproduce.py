@@ -81,7 +81,8 @@ def _known(config: Config) -> dict[tuple[str, str], Any]:
     small = config.scale == "small"
     if not small and not (config.model and config.data):
         raise BadSetting(
-            "reproduce --scale paper needs --model adm:FILE (OpenAI's 256x256_diffusion_uncond.pt) and --data imagenet:DIR."
+            "reproduce --scale paper needs --model adm:FILE (OpenAI's 256x256_diffusion_uncond.pt) and --data "
+            "imagenet:DIR."
         )
     data = config.data or DIGITS
     dataset = datasets.load(data)
