@@ -271,7 +271,8 @@ def _score(config: Config, plan: _Plan, found: Predictions, trained: int) -> Sco
         "head": _head_told(config), "shots": config.shots, "cell": str(cell),
         "block": backbone.block(cell.tap.block).name, "t": cell.tap.t, "sigma": backbone.sigma(cell.tap.t),
         "pool": cell.pool, "chosen": [json.loads(one) for one in found.chosen], "val": float(found.val.mean()),
-        "per_seed": top1.per_seed, "trained": trained, "mode": config.mode, "recipe": config.recipe,
+        "per_seed": top1.per_seed, "trained": trained,
+        "parameters": backbone.parameters, "mode": config.mode, "recipe": config.recipe,
     }  # fmt: skip
     seeds = tuple(int(seed) for seed in found.seeds)
     return Score(top1.name, top1.value, "test", len(found.labels), seeds, top1.low, top1.high, about)
