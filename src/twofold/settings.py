@@ -84,6 +84,12 @@ def setting(
     return dataclasses.field(default=default, metadata=about)
 
 
+def borrowed(config: type[Any], name: str) -> Any:
+    """The same setting as another verb has, for a workflow that passes it on to that verb."""
+    found = config.__dataclass_fields__[name]
+    return dataclasses.field(default=found.default, metadata=found.metadata)
+
+
 def fields(config: type[Any]) -> list[dataclasses.Field[Any]]:
     """A config's own settings, then those it shares with others."""
     found = dataclasses.fields(config)
@@ -137,6 +143,8 @@ def _value(field: dataclasses.Field[Any], kind: Any, given: Any, verb: str) -> A
     """One value, converted to its kind and held against what the setting allows."""
     if field.default is None and (given is None or given == (field.metadata["none"] or None)):
         return None
+    if _many(given) and not given and field.default == ():
+        return ()
     if _many(given) and not given and field.default is dataclasses.MISSING:
         raise BadSetting(f"{verb} needs {_flag(field)}: one or several.")
     try:
