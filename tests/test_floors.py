@@ -15,7 +15,7 @@ PACKAGE = Path(twofold.__file__).parent
 FLOORS = [
     {"errors"},
     {"records", "files", "places", "chunks", "claims", "settings", "registry", "_telling"},
-    {"noise", "pooling", "arrays", "store", "tables", "upkeep", "results", "runs", "plots", "_progress"},
+    {"noise", "pooling", "arrays", "store", "tables", "upkeep", "results", "runs", "plots", "charts", "_progress"},
     {"backbones", "datasets", "heads", "analyses"},
     {"steps"},
     {"workflows", "estimators"},

@@ -2,12 +2,14 @@
 
 config.toml      verb, resolved settings, hashes of what it is made from, versions, the command; written first
 results.jsonl    scores, append-only (see results.py)
+results.sha256   their hash when the run was done, as `sha256sum --check` reads it
 log.txt          what was said while it ran
 finished.json    what the command gave back; its presence means done
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -25,6 +27,7 @@ from twofold import _telling, files, settings
 from twofold.errors import BadRun
 from twofold.records import Outcome, check
 
+SEAL = "results.sha256"
 UNFINISH = "Delete it and run the same command again."
 
 
@@ -65,7 +68,31 @@ class Run:
     def finish(self, facts: dict[str, Any]) -> None:
         """Mark the run done."""
         if self.writes:
+            seal(self.folder)
             files.write_json(self.folder / "finished.json", facts)
+
+
+def seal(folder: Path) -> None:
+    """Note the hash of a run's scores, where it has any, so that a later change is seen."""
+    scores = folder / "results.jsonl"
+    if scores.exists():
+        files.write_text(folder / SEAL, f"{_hash(scores)}  {scores.name}\n")
+
+
+def sealed(folder: Path) -> bool | None:
+    """Whether a run's scores are those that it finished with; None where it noted no hash."""
+    seal_ = folder / SEAL
+    if not seal_.exists():
+        return None
+    scores = folder / "results.jsonl"
+    return scores.exists() and seal_.read_text(encoding="utf-8", errors="replace").split() == [
+        _hash(scores),
+        scores.name,
+    ]
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def processes() -> int:

@@ -84,6 +84,12 @@ def setting(
     return dataclasses.field(default=default, metadata=about)
 
 
+def borrowed(config: type[Any], name: str) -> Any:
+    """The same setting as another verb has, for a workflow that passes it on to that verb."""
+    found = config.__dataclass_fields__[name]
+    return dataclasses.field(default=found.default, metadata=found.metadata)
+
+
 def fields(config: type[Any]) -> list[dataclasses.Field[Any]]:
     """A config's own settings, then those it shares with others."""
     found = dataclasses.fields(config)

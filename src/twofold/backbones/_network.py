@@ -82,6 +82,11 @@ class DiffusionNetwork(DiffusionBackbone):
         """Measured in a forward pass of shapes alone."""
         return _taps.survey(self.parts.places, self.network, self._one())
 
+    @property
+    def parameters(self) -> int:
+        """See `Backbone.parameters`; of a latent model without its autoencoder."""
+        return sum(weights.numel() for weights in self.network.parameters())
+
     def cost(self, block: BlockName) -> Cost:
         """See `Backbone.cost`."""
         run = _taps.without_weights(self.network, self._one())

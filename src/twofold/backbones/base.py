@@ -72,6 +72,11 @@ class Backbone(ABC):
     def blocks(self) -> tuple[Block, ...]:
         """Where features can be read, in order of the forward pass, numbered from 1."""
 
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """How many weights the network has, all of them; 0 of the images themselves."""
+
     @abstractmethod
     def cost(self, block: BlockName) -> Cost:
         """What one image's pass up to a block takes, measured in a pass of shapes alone."""

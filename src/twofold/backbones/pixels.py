@@ -36,6 +36,11 @@ class PixelsBackbone(Backbone):
         """The one block."""
         return (Block(1, "pixels", 3, self.image_size, 1.0),)
 
+    @property
+    def parameters(self) -> int:
+        """Nothing is learned."""
+        return 0
+
     def cost(self, block: BlockName) -> Cost:
         """Nothing is computed."""
         return Cost(0, 3 * self.image_size**2 * 4)

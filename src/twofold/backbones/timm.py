@@ -51,6 +51,11 @@ class TimmBackbone(Backbone):
         total = _taps.cost(_taps.without_weights(self.network, {"x": self._one()})).operations
         return _taps.blocks(found, max(total, found[-1][2]))
 
+    @property
+    def parameters(self) -> int:
+        """See `Backbone.parameters`."""
+        return sum(weights.numel() for weights in self.network.parameters())
+
     def cost(self, block: BlockName) -> Cost:
         """See `Backbone.cost`."""
         return _taps.cost(self._to(self.block(block).number - 1))

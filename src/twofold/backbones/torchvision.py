@@ -47,6 +47,11 @@ class TorchvisionBackbone(Backbone):
         """Measured in a forward pass of shapes alone."""
         return _taps.survey(list(self._places.values()), self.network, self._one())
 
+    @property
+    def parameters(self) -> int:
+        """See `Backbone.parameters`."""
+        return sum(weights.numel() for weights in self.network.parameters())
+
     def cost(self, block: BlockName) -> Cost:
         """See `Backbone.cost`."""
         run = _taps.without_weights(self.network, self._one())

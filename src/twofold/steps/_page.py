@@ -39,7 +39,7 @@ FACTS: dict[str, Kinds] = {
 }  # fmt: skip
 ABOUT: Kinds = {
     "shots": int, "per_seed": list[Number], "val": Number, "t": Number | None, "sigma": Number | None,
-    "pool": int | None,
+    "pool": int | None, "parameters": Number, "operations": Number, "images_per_second": Number,
 }  # fmt: skip
 
 
@@ -67,7 +67,7 @@ class RunFolder:
 
     def short(self, name: str) -> str:
         """A model's or data set's name for prose: paths relative to the parent of all runs, or their last part."""
-        return re.sub(r"[^:@?]+", lambda found: _short_path(found[0], self.parent), name.removeprefix("run:"))
+        return short(name, self.parent)
 
     def setting(self, name: str) -> str:
         """A setting's value for prose, a dash where there is none."""
@@ -76,6 +76,11 @@ class RunFolder:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Records of one of the run's JSON-lines files."""
         return files.read_lines(self.folder / name)
+
+
+def short(name: str, parent: Path) -> str:
+    """A model's or data set's name for prose: paths relative to `parent`, or their last part."""
+    return re.sub(r"[^:@?]+", lambda found: _short_path(found[0], parent), name.removeprefix("run:"))
 
 
 def read(folder: Path, parent: Path) -> RunFolder:

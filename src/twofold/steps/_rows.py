@@ -98,11 +98,14 @@ class Row:
         steps = list(dict.fromkeys(cell.tap.t for cell in self.cells))
         sigmas = [self.backbone.sigma(t) for t in steps]
         names = [self.backbone.block(b).name for b in dict.fromkeys(cell.tap.block for cell in self.cells)]
+        deepest = max(cell.tap.block for cell in self.cells)
         one = len(steps) == 1
         told = {
             "row": self.name, "control": self.control, "model": self.backbone.name,
             "cell": "+".join(map(str, self.cells)), "block": ", ".join(names), "t": steps[0] if one else None,
             "sigma": sigmas[0] if one else None, "pool": self.cells[0].pool, "passes": self.passes,
+            "parameters": self.backbone.parameters,
+            "operations": self.passes * self.backbone.cost(deepest).operations,
         }  # fmt: skip
         several = {} if one else {"steps": steps, "sigmas": sigmas, "vote": len(self.voters)}
         return told | several

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +18,12 @@ from twofold.steps._rows import Place, Row
 from twofold.store import Store, Table
 
 Tables = dict[str, Table]
+Timed = Callable[[int, float], None]
 
 
-def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, folder: str) -> list[Tables]:
+def read(
+    place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, folder: str, timed: Timed | None = None
+) -> list[Tables]:
     """For every head that votes the splits of its features and the views of train, with the noise of one seed.
 
     Args:
@@ -27,11 +31,12 @@ def read(place: Place, dataset: Dataset, row: Row, seed: int, *, seeds: int, fol
         seed: of the noise; seeds `seed + seeds`, `seed + 2 seeds` .. are those of further draws that stand apart.
         seeds: how many seeds there are in all.
         folder: for the stores, which are filled where they lack.
+        timed: is told the forward passes (images x steps) and the seconds of a filling.
     """
     apart = row.cells[0].tap.t is not None and place.draws_as == "concatenate"
     noises = [seed + k * seeds for k in range(place.draws)] if apart else [seed]
     reading = replace(place, draws=1) if apart else place
-    stores = [_store(replace(reading, seed=noise), dataset, row, folder) for noise in noises]
+    stores = [_store(replace(reading, seed=noise), dataset, row, folder, timed) for noise in noises]
     memory = _memory.bytes_for(place.memory)
     return [_joined(stores, cells, _splits(place), memory) for cells in row.voters]
 
@@ -41,15 +46,22 @@ def _splits(place: Place) -> tuple[str, ...]:
     return (*datasets.SPLITS, *_views.splits(place.views))
 
 
-def _store(place: Place, dataset: Dataset, row: Row, folder: str) -> Store:
+def address(folder: str, identity: str, seed: int | None) -> str:
+    """The store of a network's features among others: with the noise of one seed, or of clean images (None)."""
+    return places.within(folder, f"{identity}-{'clean' if seed is None else f'seed{seed}'}")
+
+
+def _store(place: Place, dataset: Dataset, row: Row, folder: str, timed: Timed | None) -> Store:
     """The store of a row's features with the noise of one seed."""
-    part = f"seed{place.seed}"
+    seed: int | None = place.seed
     if row.cells[0].tap.t is None:
         # Features without noise are the same for every seed.
-        place, part = replace(place, seed=0, draws=1, label=None), "clean"
-    where = places.within(folder, f"{row.backbone.identity}-{part}")
-    store = _fill.open_store(where, row.backbone, dataset, place)
-    _spread.fill(store, row.backbone, dataset, _splits(place), row.cells, place)
+        place, seed = replace(place, seed=0, draws=1, label=None), None
+    store = _fill.open_store(address(folder, row.backbone.identity, seed), row.backbone, dataset, place)
+    started = time.monotonic()
+    made = _spread.fill(store, row.backbone, dataset, _splits(place), row.cells, place)
+    if made and timed is not None:
+        timed(made, time.monotonic() - started)
     return store
 
 

@@ -266,7 +266,10 @@ def _head_told(config: Config) -> str:
 def _score(config: Config, plan: _Plan, found: Predictions, trained: int) -> Score:
     top1 = next(_metrics.measure(found))
     where = _rows.Row(config.model, plan.backbone, (plan.cells,), control=False).about
-    feeding = {"passes": where["passes"] + 1} if config.mode == "difffeed" else {}
+    feeding: dict[str, int] = {}
+    if config.mode == "difffeed":  # a first pass to the deepest block whose map is fed back
+        first = plan.backbone.cost(max(plan.pairs)).operations
+        feeding = {"passes": where["passes"] + 1, "operations": where["operations"] + first}
     about = plan.dataset.provenance | where | feeding | {
         "data": config.data, "head": _head_told(config), "shots": config.shots,
         "chosen": [json.loads(one) for one in found.chosen], "val": float(found.val.mean()),

@@ -23,7 +23,7 @@ from twofold.heads.base import Head
 from twofold.records import Number, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _labels, _metrics, _rows, _shots, _spread, _tables, _trials, _views, _zero_shot
+from twofold.steps import _labels, _metrics, _rows, _shots, _speeds, _spread, _tables, _trials, _views, _zero_shot
 from twofold.steps._rows import Place, Row
 from twofold.steps._trials import Predictions
 from twofold.steps._zero_shot import Whole
@@ -199,7 +199,8 @@ def _predictions(config: Config, run_: Run, dataset: Dataset, row: Row | Whole, 
 def _learned(config: Config, dataset: Dataset, row: Row, head: str, seeds: range) -> Predictions:
     """Those of a head that learns from features."""
     folder = config.features or str(config.out / "features")
-    read = partial(_tables.read, config, dataset, row, seeds=config.seeds, folder=folder)
+    timed = partial(_speeds.note, config.out, row.name, row.passes)
+    read = partial(_tables.read, config, dataset, row, seeds=config.seeds, folder=folder, timed=timed)
     one_place = len(row.cells) == 1 and (config.draws == 1 or config.draws_as == "average")
     keep = partial(_keep, config, dataset, row, head) if one_place and not row.control else None
     return _trials.run(read, head, config.shots, seeds, keep)
@@ -225,7 +226,10 @@ def _measured(config: Config, dataset: Dataset, row: Row | Whole, head: str, fou
     }  # fmt: skip
     if isinstance(row, Row):
         draws = 1 if row.cells[0].tap.t is None else config.draws
-        about |= {"val": float(found.val.mean()), "passes": row.passes * draws}
+        about |= {
+            "val": float(found.val.mean()), "passes": row.passes * draws, "operations": about["operations"] * draws,
+            **_speeds.about(config.out, row.name),
+        }  # fmt: skip
     if config.choice is not None and config.other_data:
         about["choice"] = str(config.choice)
     seeds = tuple(int(seed) for seed in found.seeds)

@@ -134,6 +134,7 @@ def _judge_samples(folder: Path, num: int) -> list[Score]:
     tables["real_labels"] = np.concatenate([train.labels, val.labels])
     scores = list(analyses.load("recognised").measure(tables))
     results.append(folder, scores)
+    runs.seal(folder)
     return scores
 
 
