@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -155,6 +156,14 @@ def drop_torn_line(path: Path) -> None:
     if content and not content.endswith(b"\n"):
         with path.open("rb+") as file:
             file.truncate(content.rfind(b"\n") + 1)
+
+
+def slug(name: str) -> str:
+    """A name as that of a folder; one that has to be changed for it carries a hash, so that no two fall together."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name):
+        return name
+    last = re.sub(r"[^A-Za-z0-9.-]+", "_", re.split(r"[:/]", name.rstrip("/"))[-1])[-40:].strip("_.-")
+    return f"{last or 'x'}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _umask() -> int:

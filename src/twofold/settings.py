@@ -143,6 +143,8 @@ def _value(field: dataclasses.Field[Any], kind: Any, given: Any, verb: str) -> A
     """One value, converted to its kind and held against what the setting allows."""
     if field.default is None and (given is None or given == (field.metadata["none"] or None)):
         return None
+    if _many(given) and not given and field.default == ():
+        return ()
     if _many(given) and not given and field.default is dataclasses.MISSING:
         raise BadSetting(f"{verb} needs {_flag(field)}: one or several.")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 from twofold import files, plots, results, runs
 from twofold.errors import BadRun
 from twofold.records import Kinds, Number, Score, check, number_text
-from twofold.steps import _drawn
+from twofold.steps import _drawn, _names
 
 PICTURE_BYTES = 2_000_000  # a larger picture is shrunk, since the page carries it
 PICTURE_SIDE = 1600  # pixels of the longer side of a shrunk picture
@@ -67,7 +66,7 @@ class RunFolder:
 
     def short(self, name: str) -> str:
         """A model's or data set's name for prose: paths relative to the parent of all runs, or their last part."""
-        return short(name, self.parent)
+        return _names.short(name, self.parent)
 
     def setting(self, name: str) -> str:
         """A setting's value for prose, a dash where there is none."""
@@ -76,11 +75,6 @@ class RunFolder:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Records of one of the run's JSON-lines files."""
         return files.read_lines(self.folder / name)
-
-
-def short(name: str, parent: Path) -> str:
-    """A model's or data set's name for prose: paths relative to `parent`, or their last part."""
-    return re.sub(r"[^:@?]+", lambda found: _short_path(found[0], parent), name.removeprefix("run:"))
 
 
 def read(folder: Path, parent: Path) -> RunFolder:
@@ -269,20 +263,6 @@ def _shrunk(image: Any) -> bytes:
     content = io.BytesIO()
     image.save(content, "JPEG", quality=90)
     return content.getvalue()
-
-
-def _short_path(part: str, parent: Path) -> str:
-    """One part of a name that may be a path, as prose shows it."""
-    if "/" not in part:
-        return part
-    try:
-        path = Path(part).expanduser()
-        inside = path.resolve()
-    except (RuntimeError, ValueError, OSError):  # no path of this machine
-        return part
-    if inside.is_relative_to(parent) and inside != parent:
-        return inside.relative_to(parent).as_posix()
-    return path.name if path.is_absolute() else part
 
 
 def _duration(seconds: float | None) -> str:

@@ -143,7 +143,13 @@ def _tested(run: RunFolder) -> list[Score]:
     if run.verb in ELSEWHERE:
         return []
     beside = BESIDE if run.verb == "probe" else ()
-    return [s for s in run.scores if s.split == "test" and 0 <= s.value <= 1 and s.name not in beside]
+    tested = (s for s in run.scores if s.split == "test" and 0 <= s.value <= 1)
+    return [s for s in tested if s.name not in beside and not is_distance(s.name)]
+
+
+def is_distance(name: str) -> bool:
+    """Whether a score is a Frechet distance, which has boards of its own."""
+    return name == "fid" or name.startswith("fd_")
 
 
 def _same(run: RunFolder, score: Score) -> str:
@@ -186,7 +192,7 @@ def _place(about: dict[str, Any]) -> str:
     if about.get("pool") is None or about.get("block") is None:
         return ""
     if about["block"] == "pixels":
-        return "the image itself"
+        return f"the image itself, {about['pool']}\u00d7{about['pool']}"
     if "noises" in about:
         return _rows.place_text(about)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ from twofold import files, runs
 from twofold.errors import BadRun, BadSetting
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
-from twofold.steps import _page, _standings
+from twofold.steps import _boards, _ledger, _page, _site, _standings
 from twofold.steps._page import RunFolder
 from twofold.steps._standings import Group, Row
 
 MARK = '<meta name="generator" content="twofold report">'
+BOARD_WORDS = {"value_text": _boards.value_text, "amount": _boards.amount, "title_of": _boards.title}
 HEADLINES = 4  # groups of scores that are summed up at the top
 
 
@@ -25,24 +26,90 @@ HEADLINES = 4  # groups of scores that are summed up at the top
 class Config(Settings):
     """Settings of `twofold report`."""
 
-    runs: tuple[Path, ...] = setting(positional=True, help="run folders to show, in the order of the page")
-    out: Path = setting(help="folder of the page, index.html; a former page in it is replaced", identity=False)
+    runs: tuple[Path, ...] = setting(
+        (), positional=True, help="run folders to show, in the order of the page; of transfer: all its runs"
+    )
+    out: Path | None = setting(
+        None, help="folder of the page, index.html; a former page in it is replaced", identity=False
+    )
+    ledger: Path | None = setting(
+        None, help="folder of submitted scores: alone with --out, pages of its tasks, data sets and methods"
+    )
+    submit: tuple[Path, ...] | None = setting(
+        None, help="runs whose scores are added to --ledger, after a check of where they come from"
+    )
 
 
 def run(config: Config) -> Outcome:
     """Read the runs and write the page at once; the runs are only read."""
-    folders = _folders(config.runs)
+    if config.submit is not None:
+        return _submit(config, config.submit)
+    if config.out is None:
+        raise BadSetting("report needs --out: the folder of the page. `twofold report --help` explains every setting.")
+    return _site_of(config.ledger, config.out, config.runs) if config.ledger else _page_of(config.runs, config.out)
+
+
+def _page_of(given: Sequence[Path], out: Path) -> Outcome:
+    """One page about runs."""
+    folders = _folders(given)
     parent = _parent(folders)
     shown = [_page.read(folder, parent) for folder in folders]
-    check_out(config.out)
-    text = _render(_content(shown))
-    page = config.out / "index.html"
+    check_out(out)
+    page = _write(out, {"index.html": _render("report.html.j2", _content(shown))})
+    return Outcome({"page": page, "runs": len(shown)}, f"A page about {_count(len(shown), 'run')}: {page}")
+
+
+def _submit(config: Config, given: Sequence[Path]) -> Outcome:
+    """Add the scores of runs to a ledger: all of them, or of none where one is refused; then its pages."""
+    if config.ledger is None or config.runs:
+        raise BadSetting("report --submit RUN needs --ledger DIR, the folder of the scores, and no other runs.")
+    if config.out is not None:
+        check_out(config.out)
+    folders = _folders(given)
+    # Choosing has no score on test, and nothing of its own to submit: the runs of transfer go in together.
+    folders = [f for f in folders if len(folders) == 1 or runs.read_config(f)["verb"] != "select"]
+    for folder in folders:
+        _ledger.checked(folder)
+    new = [folder for folder in folders if _ledger.submit(folder, config.ledger)]
+    facts: dict[str, Any] = {"ledger": str(config.ledger), "submitted": [str(folder) for folder in new]}
+    known = len(folders) - len(new)
+    told = f"{config.ledger}: {_count(len(new), 'run')} added" + (f", {known} known already" if known else "") + "."
+    if config.out is None:
+        return Outcome(facts, told)
+    site = _site_of(config.ledger, config.out, ())
+    return Outcome(facts | site.facts, f"{told}\n{site.text}")
+
+
+def _site_of(ledger: Path, out: Path, given: Sequence[Path]) -> Outcome:
+    """The pages of a ledger."""
+    if given:
+        raise BadSetting("report shows runs or a ledger. Give RUNS, or --ledger; --submit RUN adds a run to it.")
+    shown = _ledger.alone(_ledger.entries(ledger))
+    check_out(out)
+    common = {"mark": MARK, "tasks": _boards.TASKS, "made": _made(shown), **BOARD_WORDS}
+    texts = {}
+    for page in _site.pages(shown):
+        addresses = {run.name: f"{page.up}runs/{run.folder.stem}.html" for run in shown}
+        texts[page.path] = _render(
+            "site.html.j2", {"page": page, "title": page.title, "addresses": addresses, **common}
+        )
+    for former in {*out.glob("*/*.html")} - {out / path for path in texts}:
+        if MARK in former.read_text(encoding="utf-8", errors="replace"):
+            former.unlink()
+    first = _write(out, texts)
+    facts = {"page": first, "runs": len(shown), "pages": len(texts)}
+    return Outcome(facts, f"{_count(len(texts), 'page')} about {_count(len(shown), 'submitted run')}: {first}")
+
+
+def _write(out: Path, texts: Mapping[str, str]) -> str:
+    """Write pages, the first one last, so that what it leads to is there; gives its path."""
+    page = out / "index.html"
     try:
-        files.write_text(page, text)
+        for path, text in reversed([*texts.items()]):
+            files.write_text(out / path, text)
     except OSError as error:
         raise BadRun(f"{page} cannot be written: {error.strerror}. Give --out a folder that you may write.") from error
-    facts = {"page": str(page), "runs": len(shown)}
-    return Outcome(facts, f"A page about {_count(len(shown), 'run')}: {page}")
+    return str(page)
 
 
 def _folders(given: Sequence[Path]) -> list[Path]:
@@ -54,12 +121,19 @@ def _folders(given: Sequence[Path]) -> list[Path]:
     """
     if not given:
         raise BadSetting("report needs RUNS: one or several --out folders of earlier commands, with spaces between.")
-    found = list({folder.resolve(): folder for folder in given}.values())
+    found = list({folder.resolve(): folder for run in given for folder in _inside(run)}.values())
     for folder in found:
         inside = sorted(path.parent.name for path in folder.glob("*/config.toml"))
         if inside and not (folder / "config.toml").exists():
             raise BadRun(f"{folder} is not a run, but holds some: {', '.join(inside)}. Give these: {folder}/*.")
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """A run itself; of a run of transfer those that it made."""
+    if not (folder / "config.toml").exists() or runs.read_config(folder)["verb"] != "transfer":
+        return [folder]
+    return sorted(path.parent for path in folder.glob("*/*/*/config.toml"))
 
 
 def _parent(folders: Sequence[Path]) -> Path:
@@ -100,7 +174,9 @@ def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
     """
     by_verb = {verb: [r for r in shown if r.verb == verb] for verb in ("sample", "pretrain", "select", "probe")}
     standings = _standings.groups(shown)
-    if not standings and not any(by_verb.values()):
+    measured = _boards.measured(shown)
+    boards = _boards.boards([*measured, *_boards.reported({entry.data for entry in measured})])
+    if not boards and not standings and not any(by_verb.values()):
         told = ", ".join(f"{r.name} ({r.verb})" for r in shown)
         raise BadRun(f"Nothing to show in {told}. Give runs of pretrain, sample, select or probe.")
     return {
@@ -111,7 +187,8 @@ def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
         "standings": [(group, _standings.chart(group)) for group in standings],
         "unscored": [r for r in by_verb["probe"] if not r.scores or r.finished is None],
         "commands": _commands(shown), "unfinished": [r for r in shown if r.finished is None],
-        "made": _made(shown), "mark": MARK, "titles": _standings.BESIDE,
+        "made": _made(shown), "mark": MARK, "titles": _standings.BESIDE, "boards": boards,
+        "addresses": {r.name: f"#run-{files.slug(r.name)}" for r in shown}, **BOARD_WORDS,
     }  # fmt: skip
 
 
@@ -183,15 +260,15 @@ def _made(shown: Sequence[RunFolder]) -> str:
     return f"Page written on {time.strftime('%Y-%m-%d')} about {_count(len(shown), 'run')}; {when}."
 
 
-def _render(content: dict[str, Any]) -> str:
-    """The page's text; everything that comes from a run is escaped."""
+def _render(template: str, content: Mapping[str, Any]) -> str:
+    """A page's text; everything that comes from a run is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("twofold"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template("report.html.j2").render(content)
+    return environment.get_template(template).render(content)
 
 
 def _listed(names: Sequence[str]) -> str:

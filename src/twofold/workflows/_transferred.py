@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,14 +74,6 @@ class Line:
         return f"{self.row}, {self.cell.head}"
 
 
-def slug(name: str) -> str:
-    """A name as that of a folder; one that has to be changed for it carries a hash, so that no two fall together."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", name):
-        return name
-    last = re.sub(r"[^A-Za-z0-9.]+", "_", re.split(r"[:/]", name.rstrip("/"))[-1]).strip("_.")
-    return f"{last[-40:]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
-
-
 def lines(cells: Sequence[Cell]) -> list[Line]:
     """Models first, then their untrained networks, then pixels; a control that two models measured alike once."""
     found: dict[tuple[str, str, str], Line] = {}
@@ -92,7 +82,7 @@ def lines(cells: Sequence[Cell]) -> list[Line]:
         for score in scores:
             row = cell.model if score is None else _row(cell, score)
             found.setdefault((cell.data, row, cell.head), Line(cell, row, score))
-    return sorted(found.values(), key=lambda line: (line.control, line.row.startswith("pixels")))
+    return sorted(found.values(), key=lambda line: (line.control, line.control and line.row.startswith("pixels")))
 
 
 def _row(cell: Cell, score: Score) -> str:

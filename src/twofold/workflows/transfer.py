@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from twofold import runs
+from twofold import files, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets import base as datasets
@@ -16,7 +16,7 @@ from twofold.errors import BadSetting, TwofoldError, UserError
 from twofold.heads import base as heads
 from twofold.records import Outcome
 from twofold.settings import borrowed, setting
-from twofold.steps import _fill, _page, _spread, _tables, probe, select
+from twofold.steps import _fill, _names, _spread, _tables, probe, select
 from twofold.workflows import _transferred
 from twofold.workflows._transferred import Cell
 
@@ -78,7 +78,7 @@ class Source:
     @property
     def folder(self) -> str:
         """The name of its folder."""
-        return _transferred.slug(self.name)
+        return files.slug(self.name)
 
 
 def run(config: Config) -> Outcome:
@@ -121,7 +121,7 @@ def _sources(names: Sequence[str], config: Config, load: Callable[[Config, str],
     Raises:
         UserError: none of them can be read.
     """
-    short = [_page.short(name, config.out.resolve().parent) for name in names]
+    short = [_names.short(name, config.out.resolve().parent) for name in names]
     labels = short if len(set(short)) == len(short) else names
     found = []
     for name, label in zip(names, labels, strict=True):
@@ -148,7 +148,7 @@ def _data(config: Config, name: str) -> dict[str, Any]:
 def _fill_table(config: Config, models: Sequence[Source], data: Sequence[Source]) -> list[Cell]:
     """Every cell in order; the table on disk is that of all so far, whatever stops it."""
     cells = {
-        (d.name, m.name, head): Cell(d.label, m.label, head, config.out / d.folder / m.folder / _transferred.slug(head))
+        (d.name, m.name, head): Cell(d.label, m.label, head, config.out / d.folder / m.folder / files.slug(head))
         for d in data for m in models for head in config.head
     }  # fmt: skip
     for d in data:
@@ -206,7 +206,7 @@ def _test(config: Config, model: Source, data: Source, head: str) -> probe.Confi
     shared: dict[str, Any] = _some(config, READING) | _some(config, PROBING)
     folder = config.out / data.folder / model.folder
     shared |= {"choice": folder / "select", "features": _features(config, data)}
-    return probe.Config(model.name, data.name, folder / _transferred.slug(head), head=(head,), **shared)
+    return probe.Config(model.name, data.name, folder / files.slug(head), head=(head,), **shared)
 
 
 def _features(config: Config, data: Source) -> str:
