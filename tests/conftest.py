@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
+import browsing
 from twofold import cli
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -39,6 +41,16 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Any]:
+    """A headless Chromium with an empty profile."""
+    if not (browsing.CHROMIUM and browsing.DRIVER):
+        pytest.skip("no chromium or chromedriver on PATH; scripts/install-chromium.sh installs them")
+    driver = browsing.started(tmp_path / "profile")
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="session")

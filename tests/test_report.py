@@ -3,29 +3,23 @@
 import copy
 import json
 import re
-import shutil
 import tomllib
 from dataclasses import replace
 from functools import reduce
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tomli_w
 from PIL import Image
 
+from browsing import show
 from twofold import cli, files, results
 from twofold.errors import BadRun, BadSetting, UserError
 from twofold.records import Score
 from twofold.steps import _drawn, report
 
 HOSTILE = "<script>alert(1)</script>"
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 
 
 def make_run(folder, verb, settings, *, finished=None, at="2026-01-02T03:04:05+0000"):
@@ -151,7 +145,7 @@ class Reader(HTMLParser):
 def test_page_shows_every_section_in_order(page):
     seen = Reader(page)
     sections = [about["id"] for tag, about in seen.tags if tag == "section"]
-    assert sections == ["samples", "training", "selection", "scores", "commands"]
+    assert sections == ["samples", "training", "selection", "scores", "leaderboards", "commands"]
     for words in (
         "Diffusion features on digits", "1.2 M parameters", "saw 4,000 images of digits without their labels",
         "reaches 97.6 % top-1 accuracy (95.6 to 99.6) on 450 test images, against 91.6 % from raw pixels and 87.2 % "
@@ -468,30 +462,6 @@ def test_command_line(folders, tmp_path, capsys):
     assert told.err.startswith("twofold: There is no run ")
     assert told.err.count("\n") == 1
     assert cli.run(["report", "--out", str(tmp_path / "page")]) == 2
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """A headless Chromium with an empty profile."""
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("no chromium or chromedriver on PATH; scripts/install-chromium.sh installs them")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def show(browser, page: Path, width: int):
-    about = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", about)
-    browser.get(page.as_uri())
 
 
 def column(browser, name):

@@ -48,10 +48,10 @@ def checked(folder: Path) -> dict[str, Any]:
     config = runs.read_config(folder)
     if not (folder / "finished.json").exists():
         raise BadRun(f"{folder} is not finished. Run its command again, then submit it.")
-    _check_seal(folder)
     scores = [score for score in results.read(folder) if _counts(score)]
     if not scores:
         raise BadRun(f"{folder} has no score on test. Give a run of probe, finetune or fid.")
+    _check_seal(folder)
     for score in scores:
         _check_score(folder, score)
     inputs = config.get("inputs", {})

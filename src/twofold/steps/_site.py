@@ -63,7 +63,9 @@ class Page:
 
 def pages(shown: Sequence[RunFolder]) -> list[Page]:
     """All pages of a ledger's runs and of what papers report."""
-    entries = [*_distinct(_boards.measured(shown), shown), *_boards.reported()]
+    measured = _boards.measured(shown)
+    names = _ambiguous(measured, shown)
+    entries = [*_distinct(measured, names), *_boards.reported()]
     boards = _boards.boards(entries)
     methods = _by_method(entries)
     return [
@@ -71,22 +73,23 @@ def pages(shown: Sequence[RunFolder]) -> list[Page]:
         *(_task(task, [b for b in boards if b.task == task]) for task in _boards.TASKS),
         *(_data(data, [b for b in boards if b.data == data]) for data in dict.fromkeys(b.data for b in boards)),
         *(_method(name, own) for name, own in methods.items()),
-        *(_run(run) for run in shown),
+        *(_run(run, _distinct(_boards.measured([run]), names)) for run in shown),
     ]
 
 
-def _distinct(entries: Sequence[Entry], shown: Sequence[RunFolder]) -> list[Entry]:
-    """Two networks of one name get the beginnings of their hashes behind it."""
+def _ambiguous(entries: Sequence[Entry], shown: Sequence[RunFolder]) -> dict[tuple[str, str], str]:
+    """For methods whose name several networks have: (method, run) -> the name with the beginning of its hash."""
     hashes = {run.name: str((run.finished or {}).get("inputs", {}).get("model", "")) for run in shown}
-    found: dict[str, set[str]] = {}
-    for entry in entries:
-        if entry.kind == "measured":
-            found.setdefault(entry.method, set()).add(hashes[entry.run])
-    several = {method for method, own in found.items() if len(own) > 1}
-    return [
-        replace(e, method=f"{e.method} ({hashes[e.run][:6]})") if e.method in several and e.kind == "measured" else e
-        for e in entries
-    ]
+    own = {(e.method, e.run): hashes[e.run][:6] for e in entries if e.kind == "measured" and hashes[e.run]}
+    networks: dict[str, set[str]] = {}
+    for (method, _), told in own.items():
+        networks.setdefault(method, set()).add(told)
+    return {key: f"{key[0]} ({told})" for key, told in own.items() if len(networks[key[0]]) > 1}
+
+
+def _distinct(entries: Sequence[Entry], names: dict[tuple[str, str], str]) -> list[Entry]:
+    """Entries under the names that tell networks apart."""
+    return [replace(e, method=names.get((e.method, e.run), e.method)) for e in entries]
 
 
 def _by_method(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -154,7 +157,7 @@ def _method(name: str, own: Sequence[Entry]) -> Page:
     return Page(f"methods/{files.slug(name)}.html", name, OF_METHOD, _back(), boards=found)
 
 
-def _run(run: RunFolder) -> Page:
+def _run(run: RunFolder, entries: Sequence[Entry]) -> Page:
     """Everything that the ledger keeps of a run."""
     kept = run.finished or {}
     facts: list[tuple[str, Any]] = [
@@ -162,8 +165,7 @@ def _run(run: RunFolder) -> Page:
         *run.settings.items(), *((n, v) for n, v in run.made.items() if n != "command"),
     ]  # fmt: skip
     told = [(name, ", ".join(map(str, v)) if isinstance(v, list) else str(v)) for name, v in facts]
-    boards = _boards.boards(_boards.measured([run]))
-    headings = [(f"{b.task.capitalize()} on {b.data}", b) for b in boards]
+    headings = [(f"{b.task.capitalize()} on {b.data}", b) for b in _boards.boards(entries)]
     lede = "A submitted run: its scores, the command that made it, its settings, versions and what it was made from."
     command = str(run.made.get("command", ""))
     return Page(f"runs/{_run_page(run)}", run.name, lede, _back(), boards=headings, facts=told, command=command)
