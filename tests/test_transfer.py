@@ -42,7 +42,7 @@ def filled(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_shape_of_the_table_says_what_the_runs_say(filled: Path) -> None:
     lines = table(filled)
     assert {(line["row"], line["head"]) for line in lines} == {
-        (row, head) for row in ("tiny", "tiny, untrained", "pixels:4", "pixels:8") for head in ("ridge", "knn")
+        (row, head) for row in ("tiny", "tiny, untrained", "pixels:4", "raw pixels") for head in ("ridge", "knn")
     }
     for line in lines:
         scores = [s for s in results.read(filled / line["run"]) if s.name == "top1"]
@@ -66,7 +66,7 @@ def test_every_shape_of_the_table_says_what_the_runs_say(filled: Path) -> None:
 def test_controls_come_last_and_are_marked(filled: Path) -> None:
     controls = [line["control"] for line in table(filled)]
     assert controls == sorted(controls) and sum(controls) == 4
-    assert {line["row"] for line in table(filled) if line["control"]} == {"tiny, untrained", "pixels:8"}
+    assert {line["row"] for line in table(filled) if line["control"]} == {"tiny, untrained", "raw pixels"}
 
 
 def test_a_tap_is_chosen_on_val_and_features_are_read_once(filled: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_tap_is_chosen_on_val_and_features_are_read_once(filled: Path) -> None
 
 def test_what_a_reading_costs_is_in_the_table(filled: Path) -> None:
     for line in table(filled):
-        of_pixels = line["row"].startswith("pixels")
+        of_pixels = "pixels" in line["row"]
         assert (line["parameters"] == 0) is of_pixels and (line["operations"] == 0) is of_pixels
         assert line["passes"] == 1
     ridge = next(line for line in table(filled) if (line["row"], line["head"]) == ("tiny", "ridge"))
@@ -219,6 +219,19 @@ def test_names_of_folders_are_plain_and_never_fall_together() -> None:
     assert slugs[0] == "digits" and len(set(slugs)) == len(slugs)
     for slug in slugs:
         assert slug.strip(".") and not set(slug) & set(" /?:\\") and not slug.startswith((".", "-")), slug
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["run:/a/one", "run:/a/two?untrained"], ["one", "two?untrained"]),
+        (["timm:x@/w/a.pt", "timm:y@/w/a.pt?untrained"], ["timm:x", "timm:y?untrained"]),
+        (["timm:x@/w/a.pt", "timm:x@/w/b.pt"], ["timm:x@a.pt", "timm:x@b.pt"]),
+        (["run:/a/one", "run:/b/one"], ["run:/a/one", "run:/b/one"]),
+    ],
+)
+def test_labels_are_as_short_as_tells_them_apart(names: list[str], labels: list[str], tmp_path: Path) -> None:
+    assert list(transfer._labels(names, tmp_path)) == labels
 
 
 def test_latex_keeps_every_sign() -> None:

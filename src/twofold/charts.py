@@ -12,7 +12,8 @@ import numpy as np
 from twofold.plots import COLOURS, _figure, _plain, _save
 
 # Enough patterns that bars of one colour are told apart in grey print too.
-HATCHES = ("////", "....", "\\\\\\\\", "xxxx", "----", "||||")
+HATCHES = ("///", "...", "\\\\\\", "xx", "--", "||")
+LETTER = 0.06  # inches of a letter of the legend
 Bar = tuple[float, float, float] | None
 
 
@@ -40,7 +41,10 @@ def grouped_bars(groups: Sequence[str], bars: Sequence[Bars], label: str, out: P
         label: of the y axis, with its unit.
         out: PNG or SVG file.
     """
-    figure = _figure(max(5.0, 1.0 + 0.26 * len(groups) * (len(bars) + 1.5)), 3.4 + 0.16 * len(bars))
+    letters = LETTER * max(len(method.name) for method in bars) + 0.75
+    across = max(5.0, letters, 1.0 + 0.26 * len(groups) * (len(bars) + 1.5))
+    columns = min(3, int(across // letters))
+    figure = _figure(across, 3.4 + 0.2 * -(-len(bars) // columns))
     ax, width = figure.subplots(), 1 / (len(bars) + 1.5)
     controls = [method for method in bars if method.control]
     for k, method in enumerate(bars):
@@ -58,7 +62,7 @@ def grouped_bars(groups: Sequence[str], bars: Sequence[Bars], label: str, out: P
     ax.set_ylabel(label)
     ax.set_xlim(-0.6, len(groups) - 0.4)
     ax.set_ylim(bottom=0)
-    figure.legend(loc="outside lower center", ncols=2 if len(bars) > 3 else 1, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     _save(figure, out)
 
 

@@ -12,6 +12,7 @@ from twofold import charts, files, results
 from twofold.records import Score
 
 MEASURE = "top-1 accuracy on test, %"
+PIXELS = "raw pixels"
 OWN = ("data", "model", "head", "row", "control", "state", "top1", "low", "high", "n", "seeds")
 # What a score says of itself.
 SAID = ("block", "t", "sigma", "pool", "shots", "passes", "parameters", "operations", "images_per_second")
@@ -69,6 +70,11 @@ class Line:
         return self.score is not None and bool(self.score.about["control"])
 
     @property
+    def pixels(self) -> bool:
+        """Whether it is the control that reads the images themselves."""
+        return self.control and self.score is not None and self.score.about["row"] == "pixels"
+
+    @property
     def method(self) -> str:
         """What was read, and by which head."""
         return f"{self.row}, {self.cell.head}"
@@ -82,13 +88,18 @@ def lines(cells: Sequence[Cell]) -> list[Line]:
         for score in scores:
             row = cell.model if score is None else _row(cell, score)
             found.setdefault((cell.data, row, cell.head), Line(cell, row, score))
-    return sorted(found.values(), key=lambda line: (line.control, line.control and line.row.startswith("pixels")))
+    sizes = {(data, row) for (data, row, _), line in found.items() if line.pixels}
+    one = [data for data, _ in sizes if sum(data == other for other, _ in sizes) == 1]
+    named = (replace(line, row=PIXELS) if line.pixels and line.cell.data in one else line for line in found.values())
+    return sorted(named, key=lambda line: (line.control, line.pixels))
 
 
 def _row(cell: Cell, score: Score) -> str:
     """A control is called after the model, pixels after their size."""
-    kinds = {"untrained": f"{cell.model}, untrained", "pixels": str(score.about["model"])}
-    return kinds[score.about["row"]] if score.about["control"] else cell.model
+    if not score.about["control"]:
+        return cell.model
+    size = score.about["pool"]
+    return f"{cell.model}, untrained" if score.about["row"] == "untrained" else f"{PIXELS}, {size}\u00d7{size}"
 
 
 def write(out: Path, cells: Sequence[Cell]) -> None:

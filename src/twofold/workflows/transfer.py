@@ -121,10 +121,8 @@ def _sources(names: Sequence[str], config: Config, load: Callable[[Config, str],
     Raises:
         UserError: none of them can be read.
     """
-    short = [_names.short(name, config.out.resolve().parent) for name in names]
-    labels = short if len(set(short)) == len(short) else names
     found = []
-    for name, label in zip(names, labels, strict=True):
+    for name, label in zip(names, _labels(names, config.out.resolve().parent), strict=True):
         try:
             found.append(Source(name, label, **load(config, name)))
         except Exception as error:
@@ -133,6 +131,13 @@ def _sources(names: Sequence[str], config: Config, load: Callable[[Config, str],
     if all(source.problem for source in found):
         raise UserError(found[0].problem)
     return found
+
+
+def _labels(names: Sequence[str], parent: Path) -> Sequence[str]:
+    """The shortest names that tell all apart: without the files of weights, without folders, or as they were given."""
+    short = [_names.short(name, parent) for name in names]
+    bare = [name.partition("@")[0] + name[name.find("?") :] * ("?" in name) for name in short]
+    return next((found for found in (bare, short) if len(set(found)) == len(found)), names)
 
 
 def _model(config: Config, name: str) -> dict[str, Any]:
