@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 import os
+import re
 import tomllib
 import types
 import typing
@@ -24,6 +25,7 @@ from typing import Any
 from twofold.errors import BadSetting, unknown
 
 LONGEST_SHOWN = 40  # characters of a wrong value in a message
+_BETWEEN = re.compile(r",(?![^(]*\))")  # the commas of a list, but not those in `mlp?hidden=(2048,2048)`
 
 
 class Settings:
@@ -181,7 +183,7 @@ def _convert(kind: Any, given: Any) -> Any:
     if isinstance(kind, types.UnionType):
         return _convert(next(k for k in kind.__args__ if k is not type(None)), given)
     if typing.get_origin(kind) is tuple:
-        parts = given.split(",") if isinstance(given, str) else list(given) if _many(given) else [given]
+        parts = _BETWEEN.split(given) if isinstance(given, str) else list(given) if _many(given) else [given]
         if not parts or any(part == "" for part in parts):
             raise ValueError(given)
         return tuple(_convert(kind.__args__[0], part) for part in parts)

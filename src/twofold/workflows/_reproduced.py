@@ -29,6 +29,7 @@ def write(
     failed: Mapping[str, str], verdicts: Sequence[Verdict],
 ) -> Path:  # fmt: skip
     """Write figures, `reproduced.json` and the page; give its path."""
+    out.mkdir(parents=True, exist_ok=True)
     parts = {part.name: part for part in planned}
     shown = [_section(out, recipe, scale, parts, known, failed) for recipe in recipes if _made(recipe, scale, parts)]
     files.write_json(
@@ -76,10 +77,11 @@ def _what(score: Score) -> str:
 
 def _figure(out: Path, recipe: Recipe, done: Sequence[Part]) -> str:
     """The name of the recipe's figure, empty where it has none."""
-    if not recipe.curve or not done:
+    selected = [part.folder for part in done if part.verb == "select"]
+    if not recipe.curve or not selected:
         return ""
     try:
-        curve = _evidence.curve(done[0].folder, recipe.curve["over"])
+        curve = _evidence.curve(selected[0], recipe.curve["over"])
     except UserError:
         return ""
     over = recipe.curve["over"]

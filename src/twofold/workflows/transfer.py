@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -136,7 +137,7 @@ def _sources(names: Sequence[str], config: Config, load: Callable[[Config, str],
 def _labels(names: Sequence[str], parent: Path) -> Sequence[str]:
     """The shortest names that tell all apart: without the files of weights, without folders, or as they were given."""
     short = [_names.short(name, parent) for name in names]
-    bare = [name.partition("@")[0] + name[name.find("?") :] * ("?" in name) for name in short]
+    bare = [re.sub("@[^?]*", "", name) for name in short]
     return next((found for found in (bare, short) if len(set(found)) == len(found)), names)
 
 
