@@ -266,13 +266,8 @@ def _head_told(config: Config) -> str:
 def _score(config: Config, plan: _Plan, found: Predictions, trained: int) -> Score:
     top1 = next(_metrics.measure(found))
     where = _rows.Row(config.model, plan.backbone, (plan.cells,), control=False).about
-<<<<<<< HEAD
-    feeding = {}
-    if plan.pairs:  # the first pass, up to the deepest decoder block that it gives back
-=======
     feeding: dict[str, int] = {}
     if config.mode == "difffeed":  # a first pass to the deepest block whose map is fed back
->>>>>>> 63f3239c7aefe802ab47f0feb19d389ca17785d3
         first = plan.backbone.cost(max(plan.pairs)).operations
         feeding = {"passes": where["passes"] + 1, "operations": where["operations"] + first}
     about = plan.dataset.provenance | where | feeding | {
