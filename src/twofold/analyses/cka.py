@@ -3,13 +3,14 @@
 Kornblith et al. 2019 compare Gram matrices; Song et al. 2012, eq. 5, give the unbiased estimate of HSIC between two of
 them; Nguyen et al. 2021, eq. 2, average it over minibatches, so that no Gram matrix of all images is needed.
 
-A U-centred Gram matrix (Székely and Rizzo 2014, eq. 2.1) makes that estimate a plain product of vectors. So each table's
+A U-centred Gram matrix (Székely and Rizzo 2014, eq. 2.1) makes that estimate a plain product of vectors. So a table's
 Gram matrices are made once, and all pairs of tables are one matrix product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import final
 
 import numpy as np
@@ -67,7 +68,7 @@ def alike(sums: Matrix) -> Matrix:
 def cuts(rows: int, least: int) -> list[slice]:
     """Minibatches of at least `least` rows each and as equal as can be; all rows are in one of them."""
     edges = np.linspace(0, rows, max(1, rows // least) + 1).round().astype(int).tolist()
-    return [slice(start, end) for start, end in zip(edges, edges[1:], strict=False)]
+    return [slice(start, end) for start, end in pairwise(edges)]
 
 
 @final
