@@ -42,8 +42,9 @@ def centred_gram(x: NDArray[np.floating]) -> Vector:
     np.fill_diagonal(gram, 0)
     sums = gram.sum(0)
     gram -= (sums[:, None] + sums[None, :]) / (n - 2) - sums.sum() / ((n - 1) * (n - 2))
-    upper: Vector = gram[np.triu(np.ones((n, n), dtype=bool), 1)]
-    return upper * np.sqrt(2)
+    above: Vector = gram[np.triu(np.ones((n, n), dtype=bool), 1)]
+    above *= np.sqrt(2)
+    return above
 
 
 def hsic(grams: Matrix, n: int) -> Matrix:

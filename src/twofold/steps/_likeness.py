@@ -154,8 +154,8 @@ def draw(pair: Pair, matrix: Matrix, names: tuple[str, str], title: str, folder:
     for kind, (unit, panels) in kinds.items():
         if panels:
             path = folder / f"{pair.name}-{kind}.png"
-            sides = [f"{unit} of {name}" for name in names]
-            similarities.maps(panels, *sides, title, [path, path.with_suffix(".svg")])
+            rows, columns = (f"{unit} of {name}" for name in names)
+            similarities.maps(panels, rows, columns, title, [path, path.with_suffix(".svg")])
             found.append(path)
     return found
 
@@ -169,8 +169,8 @@ def _block_panels(pair: Pair, matrix: Matrix) -> list[Panel]:
         told = [f"t = {_step(look.t[0])} × {_step(look.t[1])}"] if look.t != (None, None) else []
         told += [f"pool {look.pool}"] if several else []
         title = ", ".join([*told, f"mean {values.mean():z.2f}"])
-        blocks = [[str(cell.tap.block) for cell in cells] for cells in (look.rows, look.columns)]
-        panels.append(Panel(title, values, *blocks, matched=not pair.same and len(look.rows) > 1))
+        rows, columns = ([str(cell.tap.block) for cell in cells] for cells in (look.rows, look.columns))
+        panels.append(Panel(title, values, rows, columns, matched=not pair.same and len(rows) > 1))
     return panels
 
 
@@ -189,10 +189,10 @@ def _axis_panels(pair: Pair, matrix: Matrix, axis: str) -> list[Panel]:
         ]
         if all(cell in pair.row.cells for cell in cells[0]) and all(cell in pair.column.cells for cell in cells[1]):
             title = _title(pair, other, block)
-            told = [[_step(v) for v in own] for own in values]
-            panels.append(Panel(title, pair.of(matrix, cells[0], cells[1]), *told))
-    kept = np.unique(np.linspace(0, len(panels) - 1, MOST_PANELS).round().astype(int)) if panels else []
-    return [panels[k] for k in kept]
+            rows, columns = ([_step(v) for v in own] for own in values)
+            panels.append(Panel(title, pair.of(matrix, cells[0], cells[1]), rows, columns))
+    kept = {round(k) for k in np.linspace(0, len(panels) - 1, MOST_PANELS).tolist()}
+    return [panel for k, panel in enumerate(panels) if k in kept]
 
 
 def _cell(side: Side, block: Any, axis: str, value: Any) -> Cell:
