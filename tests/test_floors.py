@@ -15,7 +15,8 @@ PACKAGE = Path(twofold.__file__).parent
 FLOORS = [
     {"errors"},
     {"records", "files", "places", "chunks", "claims", "settings", "registry", "_telling"},
-    {"noise", "pooling", "arrays", "store", "tables", "upkeep", "results", "runs", "plots", "charts", "_progress"},
+    {"noise", "pooling", "arrays", "store", "tables", "upkeep", "results", "runs", "_progress"},
+    {"plots", "charts", "similarities", "insides"},
     {"backbones", "datasets", "heads", "analyses"},
     {"steps"},
     {"workflows", "estimators"},

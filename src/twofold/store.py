@@ -167,6 +167,11 @@ class Store:
         x: NDArray[np.float32] = self.arrays.values(column(split, cell), "float32")
         return Table(x, self.labels(split), self.index(split))
 
+    def rows(self, split: str, cell: Cell, numbers: Sequence[int]) -> NDArray[Any]:
+        """The rows of some chunks, one after another, in the store's own dtype."""
+        self._check_open(split)
+        return np.concatenate([self.arrays.read(column(split, cell), number) for number in numbers])
+
     def tables(self, splits: Sequence[str], cell: Cell, memory: int) -> dict[str, Table]:
         """Several splits of a cell in the store's own dtype.
 

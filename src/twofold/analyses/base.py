@@ -18,9 +18,11 @@ class Analysis(ABC):
 
     Attributes:
         needs: names of the tables it is given, float [N, D] each; those that end in `_labels` are int64 [N].
+        same: what its tables share: `columns`, the same features of whichever images, or `rows`, the same images.
     """
 
     needs: tuple[str, ...]
+    same: str = "columns"
 
     @abstractmethod
     def measure(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> Iterator[Score]:
@@ -35,9 +37,11 @@ class Analysis(ABC):
         lacking = [name for name in self.needs if name not in tables]
         if lacking:
             raise BadData(f"{type(self).__name__} lacks the table {lacking[0]!r}; it needs {', '.join(self.needs)}.")
-        widths = {tables[name].shape[1] for name in self.needs if not name.endswith("_labels")}
-        if len(widths) > 1:
-            raise BadData(f"The tables have {' and '.join(map(str, sorted(widths)))} columns. Make them the same way.")
+        axis = ("rows", "columns").index(self.same)
+        sizes = {tables[name].shape[axis] for name in self.needs if not name.endswith("_labels")}
+        if len(sizes) > 1:
+            told = " and ".join(map(str, sorted(sizes)))
+            raise BadData(f"The tables have {told} {self.same}. Make them the same way.")
         for name in self.needs:
             if name.endswith("_labels") and len(tables[name]) != len(tables[name.removesuffix("_labels")]):
                 raise BadData(f"The table {name!r} has not one label a row. Give one label a row.")

@@ -1,4 +1,4 @@
-"""A part of a data set's rows, to try things on."""
+"""A part of a data set's rows, to try things on or to measure with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold import noise
-from twofold.datasets.base import Dataset, Rows
+from twofold.datasets.base import Dataset, Rows, check_split
 
 PARTED = ("train", "val")
 
@@ -51,3 +51,32 @@ class Part(Dataset):
             chance = noise.generator(self._seed, int(label), draw=2, purpose=noise.SHOTS)
             kept.append(chance.permutation(own)[: max(least, int(self._share * len(own)))])
         return np.sort(np.concatenate(kept))
+
+
+@final
+class Drawn(Dataset):
+    """Some rows of one split in random order, drawn by the seed; images keep their numbers, and so their noise.
+
+    A store of it is read once, front to back, and any stretch of its rows is a random sample; as they lie in a folder,
+    neighbouring rows are of one class.
+
+    Args:
+        inner: the data set.
+        split: whose rows.
+        rows: how many, or all where there are fewer.
+        seed: of the drawing.
+    """
+
+    def __init__(self, inner: Dataset, split: str, rows: int, seed: int) -> None:
+        self._split, whole = split, inner.build(split)
+        order = noise.generator(seed, 0, draw=3, purpose=noise.SHOTS).permutation(len(whole))
+        self._rows = whole.some(order[:rows])
+        self.name, self.classes = inner.name, inner.classes
+        self.image_size, self.channels, self.skipped = inner.image_size, inner.channels, inner.skipped
+        told = f"{inner.fingerprint} {split} {self._rows.index.tolist()}"
+        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def build(self, split: str) -> Rows:
+        """The rows drawn; of other splits there are none."""
+        check_split(self.name, split)
+        return self._rows if split == self._split else self._rows.some(np.empty(0, np.int64))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from twofold import files, results
 from twofold.analyses import base as analyses
 from twofold.errors import BadRun
+from twofold.records import Score
 from twofold.steps import _judging, _trials
 
 FAR = 2.5  # standard errors that a point may lie off the nearest single hill
@@ -162,15 +161,18 @@ def _predictions(run: Path, head: str) -> _trials.Predictions:
 def lower(first: Path, second: Path) -> tuple[str, str]:
     """Whether the second's Fréchet distance is lower than the first's, beyond both intervals."""
     one, other = (_distance(run) for run in (first, second))
-    told = f"{other.name} {other.value:.3g} against {one.value:.3g}"
-    if None in (one.low, one.high, other.low, other.high):
-        return "undecided", f"{told}, without intervals"
-    told += f" ({other.low:.3g} to {other.high:.3g}, {one.low:.3g} to {one.high:.3g})"
-    below, above = other.high < one.low, other.low > one.high
-    return ("holds" if below else "does not hold" if above else "undecided"), told
+    told = f"{other.name} {_ends(other)} against {_ends(one)}"
+    if below(other, one):
+        return "holds", told
+    return ("does not hold" if below(one, other) else "undecided"), told
 
 
-def _distance(run: Path) -> Any:
+def below(one: Score, other: Score) -> bool:
+    """Whether the whole of one interval lies below the other's."""
+    return one.high is not None and other.low is not None and one.high < other.low
+
+
+def _distance(run: Path) -> Score:
     for score in results.read(run):
         if score.name == "fid" or score.name.startswith("fd_"):
             return score
@@ -178,29 +180,30 @@ def _distance(run: Path) -> Any:
 
 
 def mirrors(run: Path) -> tuple[str, str]:
-    """Whether mirrored blocks are more alike than blocks of encoder and decoder that are no mirrors."""
-    alike = _alike(run)
-    count = len(alike)
-    encoder, decoder = range((count - 1) // 2), range((count + 1) // 2, count)
-    mirrored = np.array([alike[b, count - 1 - b] for b in encoder])
-    others = np.array([np.mean([alike[b, c] for c in decoder if b + c != count - 1]) for b in encoder])
-    won = float(np.mean(mirrored > others))
-    told = f"mirror pairs {mirrored.mean():.2f}, other pairs of encoder and decoder {others.mean():.2f}"
-    told += f"; {100 * won:.0f} % of encoder blocks are more like their mirror than like the rest of the decoder"
-    if won > 0.75:
-        return "holds", told
-    return ("does not hold" if won < 0.5 else "undecided"), told
+    """Whether mirrored blocks are more alike than other pairs of the two halves, beyond both intervals."""
+    found = {s.name: s for s in results.read(run) if not s.about["control"]}
+    control = {s.name: s for s in results.read(run) if s.about["control"]}
+    if not {"cka_mirrored", "cka_unmirrored"} <= found.keys():
+        raise BadRun(f"{run} has no mirrored blocks: it compares two networks, or few blocks.")
+    one, other = found["cka_mirrored"], found["cka_unmirrored"]
+    told = f"CKA {_ends(one)} of mirror pairs, {_ends(other)} of other pairs of the two halves"
+    if "cka_mirrored" in control:
+        told += f"; untrained {control['cka_mirrored'].value:.2f} and {control['cka_unmirrored'].value:.2f}"
+    holds = below(other, one)
+    return ("holds" if holds else "undecided" if one.value > other.value else "does not hold"), told
 
 
 def steady(run: Path, barely: float) -> tuple[str, str]:
     """Whether the mean similarity of blocks is the same at every pool."""
-    with (run / "means.json").open(encoding="utf-8") as file:
-        means = {str(k): float(v) for k, v in json.load(file).items()}
-    spread = max(means.values()) - min(means.values())
+    means = {s.about["pool"]: s.value for s in results.read(run) if s.name == "cka_mean" and not s.about["control"]}
+    if len(means) < 2:
+        raise BadRun(f"{run} compares {len(means)} pools; it takes two.")
     told = ", ".join(f"{value:.3f} at pool {pool}" for pool, value in means.items())
-    return ("holds" if spread < barely else "does not hold"), f"{told}; barely is less than {barely:g}"
+    spread = max(means.values()) - min(means.values())
+    return ("holds" if spread < barely else "does not hold"), f"mean CKA {told}; barely is less than {barely:g}"
 
 
-def _alike(run: Path) -> NDArray[np.float64]:
-    """The matrix of a run of `compare`."""
-    raise BadRun(f"{run} is not read yet.")
+def _ends(score: Score) -> str:
+    if score.low is None or score.high is None:
+        return f"{score.value:.2f}"
+    return f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"

@@ -38,7 +38,9 @@ class Config(Settings):
     scale: str = setting(
         "small", help="small: own data in minutes; paper: the papers' networks and data", choices=_recipes.SCALES
     )
-    data: str | None = setting(None, none="digits; at the scale paper it must be imagenet:DIR", help="data set")
+    data: str | None = setting(
+        None, none="digits; at the scale paper it must be imagenet:DIR", help="data set to reproduce on"
+    )
     model: str | None = setting(
         None, none="pretrain one on DATA; at the scale paper it must be given", help=backbones.MODEL_HELP
     )
