@@ -91,7 +91,8 @@ def make(planned: Sequence[Part], known: dict[tuple[str, str], Any]) -> dict[str
         begun = time.monotonic()
         try:
             outcome = part.module.run(part.config(known))
-            log.info("%s (%.0f s)", outcome.text.partition("\n")[0], time.monotonic() - begun)
+            told = outcome.text if "\n" not in outcome.text else f"{part.folder}: done"
+            log.info("%s (%.0f s)", told, time.monotonic() - begun)
             known |= results_of(part)
         except UserError as error:
             failed[part.name] = " ".join(str(error).split())

@@ -107,9 +107,12 @@ def _plan(config: Config, recipes: list[Recipe], known: dict[tuple[str, str], An
     """All runs, each once; at the scale paper those whose data is not given are left out of `all`."""
     given = {name for name, _ in known}
     wanted: list[str] = []
+    of_claims = set().union(*(claim.needs for claim in _claims.CLAIMS.values()))
     for recipe in recipes:
+        # For verdicts alone, what no verdict asks for is not made.
+        names = [name for name in recipe.runs(config.scale) if config.recipe != "claims" or name in of_claims]
         try:
-            wanted += _recipes.ordered(recipe.runs(config.scale), config.scale, given)
+            wanted += _recipes.ordered(names, config.scale, given)
         except BadSetting as error:
             if config.recipe not in MANY:
                 raise
