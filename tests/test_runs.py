@@ -34,3 +34,24 @@ def test_a_run_that_another_process_began_meanwhile_is_not_continued(
         run.finish({"made": "by this one"})
     with runs.opened(tmp_path / "run", "blocks", OTHER) as run:
         assert run.finished == {"made": "by another"}
+
+
+def test_a_run_made_before_a_setting_existed_goes_on_with_its_default(tmp_path: Path) -> None:
+    from twofold.steps import select
+
+    config = select.Config("pixels:8", "digits", tmp_path / "run")
+    with runs.opened(tmp_path / "run", "select", config):
+        pass
+    path = tmp_path / "run" / "config.toml"
+    text = path.read_text()
+    before = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("search ="))
+    assert before != text
+    path.write_text(before)
+    with runs.opened(tmp_path / "run", "select", config):
+        pass
+    other = select.Config("pixels:8", "digits", tmp_path / "run", search="adaptive")
+    with (
+        pytest.raises(BadRun, match="search is grid there, adaptive here"),
+        runs.opened(tmp_path / "run", "select", other),
+    ):
+        pass

@@ -135,11 +135,11 @@ def opened(
         yield Run(folder, verb, writes=False)
         return
     described = _describe(verb, config, inputs or {})
-    _claim(folder, described)
+    _claim(folder, described, config)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         # Before the lock this was looked at for a quick answer; only what is seen under it holds.
-        _claim(folder, described)
+        _claim(folder, described, config)
         files.sweep(folder)
         if not (folder / "config.toml").exists():
             import tomli_w
@@ -170,15 +170,15 @@ def progress(total: int, title: str, *, done: int = 0, unit: str = "images") -> 
 def check_free(folder: Path, verb: str, config: Any) -> None:
     """Raise `BadRun` where `folder` may not hold this run, whatever it is made from; nothing is made."""
     described = _describe(verb, config, {})
-    _claim(folder, {name: value for name, value in described.items() if name != "inputs"})
+    _claim(folder, {name: value for name, value in described.items() if name != "inputs"}, config)
 
 
-def _claim(folder: Path, wanted: dict[str, Any]) -> None:
+def _claim(folder: Path, wanted: dict[str, Any], config: Any) -> None:
     """Check that `folder` may hold this run."""
     if folder.exists() and not folder.is_dir():
         raise BadRun(f"{folder} is a file. Give --out a folder that does not exist yet.")
     if (folder / "config.toml").exists():
-        _check_same(folder, wanted)
+        _check_same(folder, wanted, config)
     elif folder.exists() and any(not _own(p) for p in folder.iterdir()):
         raise BadRun(f"{folder} holds files that no run wrote. Give --out an empty or a new folder.")
 
@@ -188,8 +188,10 @@ def _own(path: Path) -> bool:
     return path.name in (".lock", "log.txt") or path.name.startswith(files.UNFINISHED)
 
 
-def _check_same(folder: Path, wanted: dict[str, Any]) -> None:
+def _check_same(folder: Path, wanted: dict[str, Any], config: Any) -> None:
     found = read_config(folder)
+    # A setting that was not there yet when the run was made had the effect that its default has now.
+    found["identity"] = {**settings.defaults(config), **found.get("identity", {})}
     advice = "Give another --out, or the same settings to continue it."
     if found["verb"] != wanted["verb"]:
         raise BadRun(f"{folder} holds a run of `{found['verb']}`, not of `{wanted['verb']}`. {advice}")

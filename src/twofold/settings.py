@@ -119,9 +119,7 @@ def as_mapping(config: Any, *, identity_only: bool = False) -> dict[str, Any]:
         value = getattr(config, f.name)
         if value is None or (identity_only and not f.metadata["identity"]):
             continue
-        found[f.name] = [str(v) if isinstance(v, Path) else v for v in value] if isinstance(value, tuple) else value
-        if isinstance(value, Path):
-            found[f.name] = str(value)
+        found[f.name] = _plain(value)
     return found
 
 
@@ -134,6 +132,22 @@ def read_file(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadSetting(f"--config {path} is not TOML: {error}. Write one `name = value` a line.") from error
     return {name.replace("-", "_"): value for name, value in content.items()}
+
+
+def defaults(config: Any) -> dict[str, Any]:
+    """Names and plain values of a config's own settings that are not given, as `as_mapping` has them."""
+    found = {}
+    for f in dataclasses.fields(config):
+        if f.metadata["identity"] and f.default is not None and f.default is not dataclasses.MISSING:
+            found[f.name] = _plain(f.default)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """As TOML has it."""
+    if isinstance(value, tuple):
+        return [str(v) if isinstance(v, Path) else v for v in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _flag(field: dataclasses.Field[Any]) -> str:
