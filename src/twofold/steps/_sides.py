@@ -94,7 +94,8 @@ def pieces(lengths: Sequence[int], least: int) -> list[list[int]]:
             found.append([])
         found[-1].append(number)
     if len(found) > 1 and sum(lengths[k] for k in found[-1]) < least:
-        found[-2] += found.pop()
+        short = found.pop()
+        found[-1] += short
     return found
 
 

@@ -169,7 +169,7 @@ def _conclude(
     pictures = []
     for pair in pairs:
         _likeness.write(pair, matrix, run_.folder)
-        title = f"CKA on {rows:,} {config.split} images of {config.data}"
+        title = f"CKA on {rows:,} {config.split} images of {_last(config.data)}"
         pictures += _likeness.draw(
             pair, matrix, (_short(pair.row.model), _short(pair.column.model)), title, run_.folder
         )
@@ -189,8 +189,13 @@ def _names(pair: Pair) -> tuple[str, str]:
 def _short(model: str) -> str:
     """A network's name as an axis has room for it."""
     name = backbones.parse(model)
-    last = Path(name.argument.partition("@")[0]).name or name.scheme
+    last = _last(name.argument.partition("@")[0]) or name.scheme
     return f"{last}, untrained" if name.untrained else last
+
+
+def _last(name: str) -> str:
+    """A name without the way to its folder."""
+    return name.rstrip("/").rpartition("/")[2]
 
 
 def _mean(score: Score) -> dict[str, Any]:
