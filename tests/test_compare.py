@@ -127,9 +127,9 @@ def test_two_networks_of_different_kinds(tiny_run: Path, tmp_path: Path, command
     code, out, _ = command(*asked, "--sigma", "0.1,0.8", "--rows", 40, "--json")
     facts = json.loads(out)
     assert code == 0 and len(facts["matches"]) == 1 and not facts["same"]
-    assert 1 <= facts["matches"][0]["best"] <= 9 and [m["t"][1] for m in facts["means"]] == [None, None]
+    assert 1 <= facts["matches"][0]["best"] <= 9 and [m["steps"][1] for m in facts["means"]] == [None, None]
     found = numbers(tmp_path / "run")
-    t = facts["means"][0]["t"][0]
+    t = facts["means"][0]["steps"][0]
     best = max(found[row, column] for row, column in found if f"_t{t:g}_" in row)
     assert facts["matches"][0]["cka"] == pytest.approx(best, abs=1e-4)
 

@@ -170,9 +170,7 @@ def _conclude(
     for pair in pairs:
         _likeness.write(pair, matrix, run_.folder)
         title = f"CKA on {rows:,} {config.split} images of {_last(config.data)}"
-        pictures += _likeness.draw(
-            pair, matrix, (_short(pair.row.model), _short(pair.column.model)), title, run_.folder
-        )
+        pictures += _likeness.draw(pair, matrix, _names(pair), title, run_.folder)
     return {
         "models": list(config.models), "data": config.data, "split": config.split, "n": rows,
         "means": [_mean(score) for score in found], "matches": _likeness.matches(pairs[0], matrix),
@@ -200,7 +198,7 @@ def _last(name: str) -> str:
 
 def _mean(score: Score) -> dict[str, Any]:
     told = {"name": score.name, "cka": round(score.value, 4), "low": score.low, "high": score.high}
-    return told | {name: score.about[name] for name in ("t", "pool", "control")}
+    return told | {name: score.about[name] for name in ("steps", "sigmas", "pool", "control")}
 
 
 def _told(facts: dict[str, Any]) -> str:
