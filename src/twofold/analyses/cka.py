@@ -24,7 +24,7 @@ LEAST = 4  # rows of a minibatch: eq. 5 divides by n - 3
 BATCH = 256
 GROUPS = 20  # of minibatches, of which the jackknife leaves out one at a time
 LEAST_GROUPS = 4
-STUDENT = 2.093  # 97.5 % of Student's t with 19 degrees of freedom
+LEVEL = 0.975  # of Student's t, for an interval of 95 %
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
@@ -94,6 +94,8 @@ class Sums:
 
         None of too few minibatches.
         """
+        from scipy.stats import t as student
+
         held = min(self._count, GROUPS)
         if held < LEAST_GROUPS:
             return None, None
@@ -101,7 +103,8 @@ class Sums:
         left = np.array([statistic(alike(whole - group)) for group in self._groups[:held]])
         error = float(np.sqrt((held - 1) / held * np.sum((left - left.mean()) ** 2)))
         value = statistic(alike(whole))
-        return value - STUDENT * error, value + STUDENT * error
+        reach = error * float(student.ppf(LEVEL, held - 1))
+        return value - reach, value + reach
 
 
 def of_tables(tables: Sequence[NDArray[np.floating]], batch: int = BATCH) -> Sums:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from twofold.similarities import Panel
 from twofold.steps._sides import Side
 
 Matrix = NDArray[np.float64]
+Measure = Callable[[Matrix], float]
 MOST_PANELS = 8  # blocks that get a map of their steps or pools of their own
 CSV_HEAD = ("row_block", "row_t", "row_pool", "column_block", "column_t", "column_pool", "cka")
 
@@ -50,6 +52,10 @@ class Pair:
     def whole(self, matrix: Matrix) -> Matrix:
         """All of its cells."""
         return self.of(matrix, self.row.cells, self.column.cells)
+
+    def sigmas(self, steps: tuple[float | None, float | None]) -> list[float | None]:
+        """Noise-to-signal ratios of a step of each side."""
+        return [side.backbone.sigma(t) for side, t in zip((self.row, self.column), steps, strict=True)]
 
     @property
     def same(self) -> bool:
@@ -87,23 +93,29 @@ def looks(pair: Pair) -> list[Look]:
 
 def scores(pair: Pair, sums: Sums, split: str, rows: int, about: dict[str, Any]) -> Iterator[Score]:
     """The mean of each look; of a network against itself also that of equal and of mirrored blocks, and of the rest."""
+    matrix = sums.cka()
     for look in looks(pair):
-        measures: dict[str, Callable[[Matrix], float]] = {"cka_mean": lambda m: float(m.mean())}
-        if pair.same and [c.tap.block for c in look.rows] == [c.tap.block for c in look.columns]:
-            measures["cka_same"] = lambda m: float(np.diagonal(m).mean())
-            if len(look.rows) > 3:
-                measures |= {"cka_mirrored": mirrored, "cka_unmirrored": unmirrored}
-        for name, measure in measures.items():
+        told = {
+            **about, "models": [pair.row.model, pair.column.model], "control": pair.control, "steps": list(look.t),
+            "sigmas": pair.sigmas(look.t), "pool": look.pool, "blocks": [len(look.rows), len(look.columns)],
+        }  # fmt: skip
+        for name, measure in _measures(pair, look).items():
+            statistic = partial(_measured, pair, look, measure)
+            yield Score(name, statistic(matrix), split, rows, (about["seed"],), *sums.interval(statistic), told)
 
-            def statistic(matrix: Matrix, look: Look = look, of: Callable[[Matrix], float] = measure) -> float:
-                return of(pair.of(matrix, look.rows, look.columns))
 
-            told = {
-                **about, "models": [pair.row.model, pair.column.model], "control": pair.control,
-                "t": list(look.t), "pool": look.pool, "blocks": [len(look.rows), len(look.columns)],
-            }  # fmt: skip
-            ends = sums.interval(statistic)
-            yield Score(name, statistic(sums.cka()), split, rows, (about["seed"],), *ends, told)
+def _measures(pair: Pair, look: Look) -> dict[str, Measure]:
+    """Which numbers a look has, by name."""
+    found: dict[str, Measure] = {"cka_mean": lambda values: float(values.mean())}
+    if pair.same and [c.tap.block for c in look.rows] == [c.tap.block for c in look.columns]:
+        found["cka_same"] = lambda values: float(np.diagonal(values).mean())
+        if len(look.rows) > 3:
+            found |= {"cka_mirrored": mirrored, "cka_unmirrored": unmirrored}
+    return found
+
+
+def _measured(pair: Pair, look: Look, measure: Measure, matrix: Matrix) -> float:
+    return measure(pair.of(matrix, look.rows, look.columns))
 
 
 def mirrored(matrix: Matrix) -> float:

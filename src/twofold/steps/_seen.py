@@ -89,7 +89,8 @@ def colours(seen: Sequence[Sequence[Glance]], block: int) -> tuple[list[list[Pic
             f"Block {block} has {maps[0].shape[1]}x{maps[0].shape[2]} positions, {len(rows)} in all; colours need "
             f"{LEAST_POSITIONS}. Give more images, more --t, or another of --blocks."
         )
-    fitted = PCA(min(COMPONENTS, rows.shape[1]), svd_solver="full").fit(rows)
+    with np.errstate(invalid="ignore"):  # where nothing varies, no share is shown
+        fitted = PCA(min(COMPONENTS, rows.shape[1]), svd_solver="full").fit(rows)
     low, high = np.percentile(fitted.transform(rows), CLIPPED, axis=0)
     spread = np.where(high > low, high - low, 1)
     shown = [_coloured((fitted.transform(m.reshape(len(m), -1).T) - low) / spread, m.shape[1:]) for m in maps]

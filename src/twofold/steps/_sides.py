@@ -66,15 +66,19 @@ class Side:
 
 
 def similar(sides: Sequence[tuple[Side, Store]], split: str, least: int) -> cka.Sums:
-    """HSIC of all pairs of all cells, in the order of sides and cells; every chunk of every store is read once.
+    """HSIC of all pairs of all cells, in the order of sides and cells; see `of_columns`."""
+    return of_columns([(store, cell) for side, store in sides for cell in side.cells], split, least)
+
+
+def of_columns(columns: Sequence[tuple[Store, Cell]], split: str, least: int) -> cka.Sums:
+    """HSIC of all pairs of cells of filled stores of the same rows; every chunk of every store is read once.
 
     Args:
-        sides: networks, each with its filled store.
+        columns: the cells, each with its store.
         split: whose rows.
         least: rows of a minibatch, at least.
     """
-    columns = [(store, cell) for side, store in sides for cell in side.cells]
-    sums, chunks = cka.Sums(len(columns)), sides[0][1].chunk_rows(split)
+    sums, chunks = cka.Sums(len(columns)), columns[0][0].chunk_rows(split)
     with runs.progress(sum(map(len, chunks)), "similarity", unit="rows") as bar:
         for piece in pieces([len(rows) for rows in chunks], least):
             count = sum(len(chunks[number]) for number in piece)
@@ -94,7 +98,8 @@ def pieces(lengths: Sequence[int], least: int) -> list[list[int]]:
             found.append([])
         found[-1].append(number)
     if len(found) > 1 and sum(lengths[k] for k in found[-1]) < least:
-        found[-2] += found.pop()
+        short = found.pop()
+        found[-1] += short
     return found
 
 

@@ -169,10 +169,8 @@ def _conclude(
     pictures = []
     for pair in pairs:
         _likeness.write(pair, matrix, run_.folder)
-        title = f"CKA on {rows:,} {config.split} images of {config.data}"
-        pictures += _likeness.draw(
-            pair, matrix, (_short(pair.row.model), _short(pair.column.model)), title, run_.folder
-        )
+        title = f"CKA on {rows:,} {config.split} images of {_last(config.data)}"
+        pictures += _likeness.draw(pair, matrix, _names(pair), title, run_.folder)
     return {
         "models": list(config.models), "data": config.data, "split": config.split, "n": rows,
         "means": [_mean(score) for score in found], "matches": _likeness.matches(pairs[0], matrix),
@@ -189,13 +187,18 @@ def _names(pair: Pair) -> tuple[str, str]:
 def _short(model: str) -> str:
     """A network's name as an axis has room for it."""
     name = backbones.parse(model)
-    last = Path(name.argument.partition("@")[0]).name or name.scheme
+    last = _last(name.argument.partition("@")[0]) or name.scheme
     return f"{last}, untrained" if name.untrained else last
+
+
+def _last(name: str) -> str:
+    """A name without the way to its folder."""
+    return name.rstrip("/").rpartition("/")[2]
 
 
 def _mean(score: Score) -> dict[str, Any]:
     told = {"name": score.name, "cka": round(score.value, 4), "low": score.low, "high": score.high}
-    return told | {name: score.about[name] for name in ("t", "pool", "control")}
+    return told | {name: score.about[name] for name in ("steps", "sigmas", "pool", "control")}
 
 
 def _told(facts: dict[str, Any]) -> str:

@@ -13,12 +13,13 @@ from twofold import files, runs
 from twofold.errors import BadRun, BadSetting
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
-from twofold.steps import _boards, _ledger, _page, _site, _standings
+from twofold.steps import _boards, _compared, _ledger, _page, _site, _standings
 from twofold.steps._page import RunFolder
 from twofold.steps._standings import Group, Row
 
 MARK = '<meta name="generator" content="twofold report">'
 BOARD_WORDS = {"value_text": _boards.value_text, "amount": _boards.amount, "title_of": _boards.title}
+VERBS = ("pretrain", "sample", "select", "compare", "probe")  # that have something to show
 HEADLINES = 4  # groups of scores that are summed up at the top
 
 
@@ -172,18 +173,19 @@ def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
     Raises:
         BadRun: none of the runs has something for the page.
     """
-    by_verb = {verb: [r for r in shown if r.verb == verb] for verb in ("sample", "pretrain", "select", "probe")}
+    by_verb = {verb: [r for r in shown if r.verb == verb] for verb in VERBS}
     standings = _standings.groups(shown)
     measured = _boards.measured(shown)
     boards = _boards.boards([*measured, *_boards.reported({entry.data for entry in measured})])
     if not boards and not standings and not any(by_verb.values()):
         told = ", ".join(f"{r.name} ({r.verb})" for r in shown)
-        raise BadRun(f"Nothing to show in {told}. Give runs of pretrain, sample, select or probe.")
+        raise BadRun(f"Nothing to show in {told}. Give runs of {', '.join(VERBS[:-1])} or {VERBS[-1]}.")
     return {
         "title": _title(shown), "summary": _summary(by_verb["pretrain"], standings), "headlines": standings[:HEADLINES],
         "samples": [(r, _page.samples(r)) for r in by_verb["sample"]],
         "trainings": [(r, _page.training(r)) for r in by_verb["pretrain"]],
         "selections": [(r, _page.selection(r)) for r in by_verb["select"]],
+        "similarities": [(r, _compared.similarity(r)) for r in by_verb["compare"]],
         "standings": [(group, _standings.chart(group)) for group in standings],
         "unscored": [r for r in by_verb["probe"] if not r.scores or r.finished is None],
         "commands": _commands(shown), "unfinished": [r for r in shown if r.finished is None],

@@ -29,8 +29,8 @@ class Config(Settings):
     """Settings of `twofold show`."""
 
     model: str = setting(help="network to look into; see --model of extract", positional=True)
-    image: tuple[Path, ...] = setting((), help="image files, and folders of them", positional=True)
     out: Path = setting(help="picture to write: .png or .svg")
+    image: tuple[Path, ...] = setting((), help="image files, and folders of them", positional=True)
     blocks: tuple[str, ...] | None = setting(
         None, none="four of them", help="block numbers or names, or all; see twofold blocks", alone="all"
     )
@@ -102,7 +102,7 @@ def _maps(config: Config, paths: list[Path]) -> dict[str, Any]:
         shown, share = _seen.colours(seen, number)
         coloured.append(shown)
         block = backbone.block(number)
-        columns.append(f"{number} {block.name[:16]}\n{block.size}×{block.size}, {100 * share:.0f} %")
+        columns.append(f"{number} {block.name[:18]}\n{block.size}×{block.size}, {100 * share:.0f} %")
     rows = [
         (_row_name(paths[k], t, backbone, single=len(paths) == 1), [glance.entering, *(c[k][j] for c in coloured)])
         for k, line in enumerate(seen)
@@ -154,8 +154,8 @@ def _neighbours(config: Config, where: str, paths: list[Path]) -> dict[str, Any]
     shown = [
         (_images.picture(path).permute(1, 2, 0).numpy(), path.name, own) for path, own in zip(paths, near, strict=True)
     ]
-    title = f"nearest {config.split} images of {dataset.name} by {_where(backbone, cell)}\n(class, cosine similarity)"
-    insides.neighbours(shown, title, config.out)
+    title = f"nearest {config.split} images of {_short(dataset.name)} by {_where(backbone, cell)}"
+    insides.neighbours(shown, f"{title}\n(class, cosine similarity)", config.out)
     told = [
         {"image": str(path), "near": [{"label": n.label, "similarity": round(n.similarity, 4)} for n in own]}
         for path, own in zip(paths, near, strict=True)
@@ -179,7 +179,7 @@ def _classes(config: Config, where: str) -> dict[str, Any]:
     kept = np.sort(order[: _seen.MOST_POINTS])
     points = _seen.laid_out(table.x[kept], config.layout, config.seed)
     name = {"tsne": "t-SNE", "umap": "UMAP"}[config.layout]
-    told = f"{name} of {len(kept):,} {config.split} images of {opened.about['data']}"
+    told = f"{name} of {len(kept):,} {config.split} images of {_short(str(opened.about['data']))}"
     insides.classes(points, table.y[kept], names, f"{told}\n{_where(backbone, cell)}", config.out)
     return {"shown": f"{told} by {cell}", "cell": str(cell), "n": len(kept)}
 
@@ -189,3 +189,8 @@ def _where(backbone: Backbone, cell: Cell) -> str:
     t = cell.tap.t
     step = "" if t is None else f", t = {number_text(t)} (σ {backbone.sigma(t):.2g})"
     return f"block {cell.tap.block} ({backbone.block(cell.tap.block).name}){step}, pool {cell.pool}"
+
+
+def _short(data: str) -> str:
+    """A data set's name without the way to its folder."""
+    return data.rstrip("/").rpartition("/")[2]
