@@ -140,7 +140,10 @@ def _inside(folder: Path) -> list[Path]:
     """A run itself; of a run of transfer those that it made."""
     if not (folder / "config.toml").exists() or runs.read_config(folder)["verb"] != "transfer":
         return [folder]
-    return sorted(path.parent for path in folder.glob("*/*/*/config.toml"))
+    found = sorted(path.parent for path in folder.glob("*/*/*/config.toml"))
+    if not found:
+        raise BadRun(f"{folder} is a run of transfer that holds none yet. Run its command again.")
+    return found
 
 
 def _parent(folders: Sequence[Path]) -> Path:
