@@ -195,7 +195,7 @@ def amount(value: float | None) -> str:
     for name, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.{1 if value < 100 * size else 0}f}\u00a0{name}"
-    return number_text(round(value, 1))
+    return number_text(round(value, 1 if value < 100 else None))
 
 
 def value_text(name: str, value: Value) -> tuple[str, str]:
