@@ -138,8 +138,18 @@ def distance_run(folder: Path, *scores: Score) -> Path:
     return folder
 
 
-def distance(name: str, value: float) -> Score:
-    return Score(name, value, "generated", 500, (0,), value - 1, value + 1, {"model": "run:net", "data": "digits"})
+def distance(name: str, value: float, images: Path) -> Score:
+    """As a run of `fid` writes it."""
+    about = {"a": str(images), "b": "digits@test", "a_n": 500, "b_n": 450, "features": "inception", "block": "pool"}
+    return Score(name, value, "all", 500, (0,), value - 1, value + 1, about)
+
+
+def sampled(folder: Path) -> Path:
+    """As a run of `sample` looks like."""
+    folder.mkdir()
+    (folder / "config.toml").write_text('verb = "sample"\n[settings]\nmodel = "run:net"\n')
+    (folder / "images").mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -277,7 +287,8 @@ def site(probed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages of a ledger with a probe, a distance and a name that means harm."""
     base = tmp_path_factory.mktemp("site")
     hostile = shutil.copytree(probed, base / "<b>bold")
-    far = distance_run(base / "far", distance("fid", 12.5), distance("fd_dino", 300.25))
+    images = sampled(base / "samples")
+    far = distance_run(base / "far", distance("fid", 12.5, images), distance("fd_dino", 300.25, images / "images"))
     plain = shutil.copytree(probed, base / "plain")
     scores = results.read(plain)
     (plain / "results.jsonl").unlink()
@@ -285,6 +296,8 @@ def site(probed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.seal(plain)
     for run in (hostile, far, plain):
         report.run(report.Config(ledger=base / "ledger", submit=(run,), out=base / "site"))
+    shutil.rmtree(images)  # what was behind a distance is known from the ledger alone
+    report.run(report.Config(ledger=base / "ledger", out=base / "site"))
     return base / "site"
 
 

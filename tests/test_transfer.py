@@ -221,6 +221,22 @@ def test_names_of_folders_are_plain_and_never_fall_together() -> None:
         assert slug.strip(".") and not set(slug) & set(" /?:\\") and not slug.startswith((".", "-")), slug
 
 
+def test_pixels_as_a_model_are_the_pixels_of_the_control(filled: Path, tmp_path: Path, command: Command) -> None:
+    out = tmp_path / "table"
+    asked = ("transfer", "--models", "pixels:8", "--data", "digits", "--out", out, "--head", "ridge,knn", "--quiet")
+    assert command(*asked)[0] == 0
+    control = {line["head"]: line["top1"] for line in table(filled) if line["row"] == "raw pixels"}
+    assert {line["head"]: line["top1"] for line in table(out)} == control
+
+
+def test_a_table_without_a_run_is_one_line_to_a_report(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    out, page = tmp_path / "table", tmp_path / "page"
+    asked = ("transfer", "--models", f"run:{tiny_run}", "--data", "digits", "--out", out, "--blocks", 99, "--quiet")
+    assert command(*asked)[0] == 2 and set(states(out).values()) == {"failed"}
+    code, _, err = command("report", out, "--out", page)
+    assert code == 2 and "holds none yet" in err and err.count("\n") == 1 and not page.exists()
+
+
 @pytest.mark.parametrize(
     ("names", "labels"),
     [

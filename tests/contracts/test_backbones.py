@@ -122,6 +122,15 @@ def test_every_member_has_an_example() -> None:
     assert set(registry.names("backbones")) == set(EXAMPLES)
 
 
+def test_parameters_are_those_of_the_network(backbone: Backbone, tiny_run: Path) -> None:
+    if backbone.name.startswith("pixels"):
+        assert backbone.parameters == 0
+    else:
+        assert backbone.parameters > 100
+    told = json.loads((tiny_run / "finished.json").read_text())["parameters"]
+    assert base.load(str(tiny_run)).parameters == told
+
+
 def test_blocks_are_numbered_from_one_along_the_forward_pass(backbone: Backbone) -> None:
     assert [b.number for b in backbone.blocks] == list(range(1, len(backbone.blocks) + 1))
     assert len({b.name for b in backbone.blocks}) == len(backbone.blocks)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from twofold import files
+from twofold import files, runs
+from twofold.datasets import base as datasets
 from twofold.records import Score, number_text
 from twofold.steps import _published, _standings
 from twofold.steps._page import RunFolder, undamaged
@@ -158,13 +162,26 @@ def _classified(shown: Sequence[RunFolder]) -> Iterator[Entry]:
 
 
 def _generated(run: RunFolder, score: Score) -> Entry:
+    """A distance of images from those of a data set."""
     about = score.about
-    method = run.short(str(about.get("model", run.settings.get("model", run.name))))
-    data = data_name(str(about.get("data", run.settings.get("data", "–"))), run)
+    method = run.short(generator(about) or str(about.get("a", run.name)))
+    data = data_name(re.sub(f"@({'|'.join(datasets.SPLITS)})$", "", str(about.get("b", "–"))), run)
     return Entry(
         GENERATION, data, method, "measured", {score.name: Value(score.value, score.low, score.high)}, n=score.n,
-        seeds=len(score.seeds) or None, parameters=about.get("parameters"), run=run.name,
+        seeds=len(score.seeds) or None, run=run.name,
     )  # fmt: skip
+
+
+def generator(about: Mapping[str, Any]) -> str:
+    """The model behind images that a distance was measured of: a run of `sample` says it; empty where nothing does."""
+    if "model" in about:
+        return str(about["model"])
+    given = Path(str(about.get("a", "")))
+    for folder in (given, given.parent):
+        if (folder / "config.toml").is_file():
+            config = runs.read_config(folder)
+            return str(config.get("settings", {}).get("model", "")) if config["verb"] == "sample" else ""
+    return ""
 
 
 def data_name(data: str, run: RunFolder) -> str:
@@ -195,7 +212,7 @@ def amount(value: float | None) -> str:
     for name, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.{1 if value < 100 * size else 0}f}\u00a0{name}"
-    return number_text(round(value, 1))
+    return number_text(round(value, 1 if value < 100 else None))
 
 
 def value_text(name: str, value: Value) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 from twofold import files, results, runs
 from twofold.errors import BadRun
 from twofold.records import Score
-from twofold.steps import _standings, _trials
+from twofold.steps import _boards, _standings, _trials
 from twofold.steps._page import RunFolder
 
 ENTRY = {
@@ -61,10 +61,17 @@ def checked(folder: Path) -> dict[str, Any]:
         raise BadRun(f"{folder} does not say which {unknown} it was made from: config.toml has no hash. {AGAIN}")
     for score in scores:
         _check_predictions(folder, score)
+    scores = [replace(score, about=score.about | _behind(score)) for score in scores]
     kept = {name: config.get(name, {}) for name in ("verb", "settings", "inputs", "made")}
     told = {"scores": [score.record() for score in scores]} | {name: kept[name] for name in ("verb", "inputs")}
     identity = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
     return {"id": identity, "name": _name(folder), **kept, "scores": told["scores"]}
+
+
+def _behind(score: Score) -> dict[str, str]:
+    """The model behind generated images, which their run says here and perhaps not where the ledger is read."""
+    model = _boards.generator(score.about) if _standings.is_distance(score.name) else ""
+    return {"model": model} if model else {}
 
 
 def _counts(score: Score) -> bool:

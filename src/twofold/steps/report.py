@@ -40,14 +40,32 @@ class Config(Settings):
         None, help="runs whose scores are added to --ledger, after a check of where they come from"
     )
 
+    def __post_init__(self) -> None:
+        """Check what may be asked together."""
+        super().__post_init__()
+        if not self.runs and self.ledger is None and self.submit is None:
+            raise BadSetting(
+                "report needs RUNS: one or several --out folders of earlier commands, with spaces between."
+            )
+        if self.submit is not None and (self.ledger is None or self.runs):
+            raise BadSetting("report --submit RUN needs --ledger DIR, the folder of the scores, and no other runs.")
+        if self.ledger is not None and self.runs:
+            raise BadSetting("report shows runs or a ledger. Give RUNS, or --ledger; --submit RUN adds a run to it.")
+        if self.out is None and self.submit is None:
+            raise BadSetting(
+                "report needs --out, the folder of the page; `twofold report --help` explains every setting."
+            )
+
 
 def run(config: Config) -> Outcome:
     """Read the runs and write the page at once; the runs are only read."""
-    if config.submit is not None:
-        return _submit(config, config.submit)
-    if config.out is None:
-        raise BadSetting("report needs --out: the folder of the page. `twofold report --help` explains every setting.")
-    return _site_of(config.ledger, config.out, config.runs) if config.ledger else _page_of(config.runs, config.out)
+    told = [_submit(config.submit, config.ledger, config.out)] if config.submit and config.ledger else []
+    if config.out is not None:
+        told.append(_site_of(config.ledger, config.out) if config.ledger else _page_of(config.runs, config.out))
+    facts: dict[str, Any] = {}
+    for outcome in told:
+        facts |= outcome.facts
+    return Outcome(facts, "\n".join(outcome.text for outcome in told))
 
 
 def _page_of(given: Sequence[Path], out: Path) -> Outcome:
@@ -60,31 +78,23 @@ def _page_of(given: Sequence[Path], out: Path) -> Outcome:
     return Outcome({"page": page, "runs": len(shown)}, f"A page about {_count(len(shown), 'run')}: {page}")
 
 
-def _submit(config: Config, given: Sequence[Path]) -> Outcome:
-    """Add the scores of runs to a ledger: all of them, or of none where one is refused; then its pages."""
-    if config.ledger is None or config.runs:
-        raise BadSetting("report --submit RUN needs --ledger DIR, the folder of the scores, and no other runs.")
-    if config.out is not None:
-        check_out(config.out)
+def _submit(given: Sequence[Path], ledger: Path, out: Path | None) -> Outcome:
+    """Add the scores of runs to a ledger: all of them, or of none where one is refused."""
+    if out is not None:
+        check_out(out)
     folders = _folders(given)
     # Choosing has no score on test, and nothing of its own to submit: the runs of transfer go in together.
     folders = [f for f in folders if len(folders) == 1 or runs.read_config(f)["verb"] != "select"]
     for folder in folders:
         _ledger.checked(folder)
-    new = [folder for folder in folders if _ledger.submit(folder, config.ledger)]
-    facts: dict[str, Any] = {"ledger": str(config.ledger), "submitted": [str(folder) for folder in new]}
+    new = [folder for folder in folders if _ledger.submit(folder, ledger)]
     known = len(folders) - len(new)
-    told = f"{config.ledger}: {_count(len(new), 'run')} added" + (f", {known} known already" if known else "") + "."
-    if config.out is None:
-        return Outcome(facts, told)
-    site = _site_of(config.ledger, config.out, ())
-    return Outcome(facts | site.facts, f"{told}\n{site.text}")
+    told = f"{ledger}: {_count(len(new), 'run')} added" + (f", {known} known already" if known else "") + "."
+    return Outcome({"ledger": str(ledger), "submitted": [str(folder) for folder in new]}, told)
 
 
-def _site_of(ledger: Path, out: Path, given: Sequence[Path]) -> Outcome:
+def _site_of(ledger: Path, out: Path) -> Outcome:
     """The pages of a ledger."""
-    if given:
-        raise BadSetting("report shows runs or a ledger. Give RUNS, or --ledger; --submit RUN adds a run to it.")
     shown = _ledger.alone(_ledger.entries(ledger))
     check_out(out)
     common = {"mark": MARK, "tasks": _boards.TASKS, "made": _made(shown), **BOARD_WORDS}
@@ -117,11 +127,8 @@ def _folders(given: Sequence[Path]) -> list[Path]:
     """The runs, each once.
 
     Raises:
-        BadSetting: there is none.
         BadRun: a folder does not exist, or holds runs instead of being one.
     """
-    if not given:
-        raise BadSetting("report needs RUNS: one or several --out folders of earlier commands, with spaces between.")
     found = list({folder.resolve(): folder for run in given for folder in _inside(run)}.values())
     for folder in found:
         inside = sorted(path.parent.name for path in folder.glob("*/config.toml"))
@@ -134,7 +141,10 @@ def _inside(folder: Path) -> list[Path]:
     """A run itself; of a run of transfer those that it made."""
     if not (folder / "config.toml").exists() or runs.read_config(folder)["verb"] != "transfer":
         return [folder]
-    return sorted(path.parent for path in folder.glob("*/*/*/config.toml"))
+    found = sorted(path.parent for path in folder.glob("*/*/*/config.toml"))
+    if not found:
+        raise BadRun(f"{folder} is a run of transfer that holds none yet. Run its command again.")
+    return found
 
 
 def _parent(folders: Sequence[Path]) -> Path:

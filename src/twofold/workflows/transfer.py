@@ -68,6 +68,7 @@ class Source:
         problem: why it cannot be read, in a line; empty where it can.
         identity: of a model, for the store of its features.
         noisy: whether a model reads noised images.
+        side: of raw pixels, which are read whole; 0 of other models.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Source:
     problem: str = ""
     identity: str = ""
     noisy: bool = False
+    side: int = 0
 
     @property
     def folder(self) -> str:
@@ -143,7 +145,8 @@ def _labels(names: Sequence[str], parent: Path) -> Sequence[str]:
 
 def _model(config: Config, name: str) -> dict[str, Any]:
     backbone = config.load(name)
-    return {"identity": backbone.identity, "noisy": isinstance(backbone, DiffusionBackbone)}
+    side = backbone.image_size if backbones.parse(name).scheme == "pixels" else 0
+    return {"identity": backbone.identity, "noisy": isinstance(backbone, DiffusionBackbone), "side": side}
 
 
 def _data(config: Config, name: str) -> dict[str, Any]:
@@ -199,6 +202,8 @@ def _selection(config: Config, model: Source, data: Source) -> select.Config:
     shared: dict[str, Any] = _some(config, READING) | _some(config, SELECTING)
     if model.noisy:
         shared |= {"t": config.t, "sigma": config.sigma}
+    if model.side:
+        shared |= {"blocks": ("all",), "pool": (model.side,)}
     seed = config.seed if model.noisy else None
     # A test reads clean images with a key of its own: no seed, one draw, no label.
     same = model.noisy or (config.seed, config.draws, config.label) == (0, 1, None)
