@@ -92,6 +92,13 @@ def percent(score: Score, *, signed: bool = False) -> str:
     return f"{100 * score.value:{form}} ({100 * score.low:{form}} to {100 * score.high:{form}})"
 
 
+def ends(score: Score) -> str:
+    """A number with its interval as they are: `0.598 (0.571 to 0.640)`."""
+    if score.low is None or score.high is None:
+        return f"{score.value:.3f}"
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+
+
 def p_text(value: float) -> str:
     """The p of a test: `p = 0.021`, `p < 0.001`."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

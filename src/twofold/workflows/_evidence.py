@@ -161,7 +161,7 @@ def _predictions(run: Path, head: str) -> _trials.Predictions:
 def lower(first: Path, second: Path) -> tuple[str, str]:
     """Whether the second's Fréchet distance is lower than the first's, beyond both intervals."""
     one, other = (_distance(run) for run in (first, second))
-    told = f"{other.name} {_ends(other)} against {_ends(one)}"
+    told = f"{other.name} {results.ends(other)} against {results.ends(one)}"
     if below(other, one):
         return "holds", told
     return ("does not hold" if below(one, other) else "undecided"), told
@@ -186,7 +186,7 @@ def mirrors(run: Path) -> tuple[str, str]:
     if not {"cka_mirrored", "cka_unmirrored"} <= found.keys():
         raise BadRun(f"{run} has no mirrored blocks: it compares two networks, or few blocks.")
     one, other = found["cka_mirrored"], found["cka_unmirrored"]
-    told = f"CKA {_ends(one)} of mirror pairs, {_ends(other)} of other pairs of the two halves"
+    told = f"CKA {results.ends(one)} of mirror pairs, {results.ends(other)} of other pairs of the two halves"
     if "cka_mirrored" in control:
         told += f"; untrained {control['cka_mirrored'].value:.2f} and {control['cka_unmirrored'].value:.2f}"
     holds = below(other, one)
@@ -201,9 +201,3 @@ def steady(run: Path, barely: float) -> tuple[str, str]:
     told = ", ".join(f"{value:.3f} at pool {pool}" for pool, value in means.items())
     spread = max(means.values()) - min(means.values())
     return ("holds" if spread < barely else "does not hold"), f"mean CKA {told}; barely is less than {barely:g}"
-
-
-def _ends(score: Score) -> str:
-    if score.low is None or score.high is None:
-        return f"{score.value:.2f}"
-    return f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"

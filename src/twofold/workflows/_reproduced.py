@@ -17,6 +17,7 @@ from twofold.workflows._planned import Part
 from twofold.workflows._recipes import Recipe
 
 BETA_FIRST, BETA_LAST, STEPS = 1e-4, 0.02, 1000  # of ADM's linear schedule (PAPER facts in docs/claims.md)
+PICTURES = ("cka*.svg", "bars.svg", "map.png")
 AXES = {
     "sigma": "noise-to-signal ratio σ",
     "block": "block, as a share of the network's blocks",
@@ -52,25 +53,38 @@ def _section(
     """One recipe as plain values."""
     names = [name for name in recipe.runs(scale) if name in parts]
     done = [parts[name] for name in names if name not in failed]
-    figure = _figure(out, recipe, done)
+    figures = [name for name in (_figure(out, recipe, done),) if name] or _pictures(out, done)
     return {
         "name": recipe.name, "title": recipe.title, "question": recipe.question, "source": recipe.source,
         "expected": recipe.expected, "commands": [_planned.command(parts[name], known) for name in names],
-        "measured": [row for part in done for row in _rows(part)], "published": recipe.published, "figure": figure,
+        "measured": [row for part in done for row in _rows(part)], "published": recipe.published, "figures": figures,
         "failed": {name: failed[name] for name in names if name in failed},
     }  # fmt: skip
 
 
 def _rows(part: Part) -> list[dict[str, Any]]:
-    """A run's accuracies."""
-    found = [s for s in results.read(part.folder) if s.name == "top1"]
+    """A run's accuracies in percent, and similarities."""
     return [
-        {"run": part.name, "what": _what(s), "percent": results.percent(s), "split": s.split, "n": s.n} for s in found
-    ]
+        {
+            "run": part.name, "what": _what(s), "n": s.n, "split": s.split,
+            "value": results.percent(s) if s.name == "top1" else results.ends(s),
+        }
+        for s in results.read(part.folder)
+        if s.name == "top1" or s.name.startswith("cka_")
+    ]  # fmt: skip
+
+
+def _pictures(out: Path, done: Sequence[Part]) -> list[str]:
+    """Figures that the runs themselves have drawn, as addresses from the page."""
+    found = [path for part in done for name in PICTURES for path in sorted(part.folder.glob(name))]
+    return [path.relative_to(out).as_posix() for path in found]
 
 
 def _what(score: Score) -> str:
     about = score.about
+    if score.name != "top1":
+        told = f"{score.name.removeprefix('cka_')}, t = {' against '.join(f'{t:g}' for t in about['steps'])}, pool {about['pool']}"
+        return f"untrained, {told}" if about["control"] else told
     who = f"{about['row']}, " if about.get("control") else ""
     return f"{who}{about.get('head', '')}, {about.get('cell', '')}"
 
