@@ -175,6 +175,28 @@ def test_a_stopped_table_is_on_disk_and_goes_on(
     assert set(states(out).values()) == {"done"}
 
 
+def test_what_was_done_stays_in_a_table_that_is_stopped_again(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, out = probe.run, tmp_path / "table"
+    asked = ("transfer", "--models", "pixels:8", "--data", "digits", "--out", out, "--head", "ridge,knn", *SMALL)
+
+    def failing(error: BaseException, head: str) -> Callable[[probe.Config], Outcome]:
+        def run(config: probe.Config) -> Outcome:
+            if config.head == (head,):
+                raise error
+            return real(config)
+
+        return run
+
+    with monkeypatch.context() as patched:
+        patched.setattr(probe, "run", failing(ValueError("once"), "ridge"))
+        assert command(*asked, "--controls", "none")[0] == 2
+        patched.setattr(probe, "run", failing(KeyboardInterrupt(), "knn"))
+        assert command(*asked, "--controls", "none")[0] == 130
+    assert set(states(out).values()) == {"done"}
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

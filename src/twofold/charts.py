@@ -14,6 +14,7 @@ from twofold.plots import COLOURS, _figure, _plain, _save
 # Enough patterns that bars of one colour are told apart in grey print too.
 HATCHES = ("///", "...", "\\\\\\", "xx", "--", "||")
 LETTER = 0.06  # inches of a letter of the legend
+WIDEST = 11.0  # inches, unless a name needs more: letters must stay readable in a column
 Bar = tuple[float, float, float] | None
 
 
@@ -42,7 +43,7 @@ def grouped_bars(groups: Sequence[str], bars: Sequence[Bars], label: str, out: P
         out: PNG or SVG file.
     """
     letters = LETTER * max(len(method.name) for method in bars) + 0.75
-    across = max(5.0, letters, 1.0 + 0.26 * len(groups) * (len(bars) + 1.5))
+    across = max(5.0, letters, min(WIDEST, 1.0 + 0.26 * len(groups) * (len(bars) + 1.5)))
     columns = min(3, int(across // letters))
     figure = _figure(across, 3.4 + 0.2 * -(-len(bars) // columns))
     ax, width = figure.subplots(), 1 / (len(bars) + 1.5)

@@ -11,8 +11,8 @@ from typing import Any
 
 from twofold import files, results, runs
 from twofold.errors import BadRun
-from twofold.records import Score
-from twofold.steps import _boards, _standings, _trials
+from twofold.records import Score, check
+from twofold.steps import _boards, _page, _standings, _trials
 from twofold.steps._page import RunFolder
 
 ENTRY = {
@@ -140,6 +140,8 @@ def _read(path: Path) -> RunFolder:
     entry = files.read_json(path, ENTRY, advice=ADVICE)
     with files.undamaged(path, ADVICE):
         scores = [Score.from_record(record) for record in entry["scores"]]
+        for score in scores:
+            check(score.about, {}, _page.ABOUT)
         told = {"submitted": entry["submitted"], "id": entry["id"], "inputs": entry["inputs"]}
     settings, made = entry["settings"], entry["made"]
     return RunFolder(path, entry["name"], path.parent.resolve(), entry["verb"], settings, made, told, scores)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -274,13 +275,18 @@ def _made(shown: Sequence[RunFolder]) -> str:
 
 def _render(template: str, content: Mapping[str, Any]) -> str:
     """A page's text; everything that comes from a run is escaped."""
+    return str(_environment().get_template(template).render(content))
+
+
+@cache
+def _environment() -> Any:
+    """Templates, read and compiled once however many pages there are."""
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("twofold"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template(template).render(content)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -56,6 +56,12 @@ class Cell:
         return [s for s in results.read(self.folder) if s.name == "top1"] if self.state == "done" else []
 
 
+def begun(data: str, model: str, head: str, folder: Path) -> Cell:
+    """A cell before its turn: what an earlier command has done stays in the table."""
+    run = folder / files.slug(head)
+    return Cell(data, model, head, run, "done" if (run / "finished.json").exists() else "unfinished")
+
+
 @dataclass(frozen=True)
 class Line:
     """One score, or one cell that has none; `row` is what a table calls it."""

@@ -157,7 +157,7 @@ def _data(config: Config, name: str) -> dict[str, Any]:
 def _fill_table(config: Config, models: Sequence[Source], data: Sequence[Source]) -> list[Cell]:
     """Every cell in order; the table on disk is that of all so far, whatever stops it."""
     cells = {
-        (d.name, m.name, head): Cell(d.label, m.label, head, config.out / d.folder / m.folder / files.slug(head))
+        (d.name, m.name, head): _transferred.begun(d.label, m.label, head, config.out / d.folder / m.folder)
         for d in data for m in models for head in config.head
     }  # fmt: skip
     for d in data:
