@@ -83,7 +83,8 @@ def _pictures(out: Path, done: Sequence[Part]) -> list[str]:
 def _what(score: Score) -> str:
     about = score.about
     if score.name != "top1":
-        told = f"{score.name.removeprefix('cka_')}, t = {' against '.join(f'{t:g}' for t in about['steps'])}, pool {about['pool']}"
+        steps = " against ".join(f"{t:g}" for t in about["steps"])
+        told = f"{score.name.removeprefix('cka_')}, t = {steps}, pool {about['pool']}"
         return f"untrained, {told}" if about["control"] else told
     who = f"{about['row']}, " if about.get("control") else ""
     return f"{who}{about.get('head', '')}, {about.get('cell', '')}"
