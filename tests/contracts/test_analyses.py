@@ -40,7 +40,15 @@ def two_views() -> Tables:
     return {"first": x, "second": x @ np.random.default_rng(0).normal(size=(64, 8))}
 
 
-TABLES: dict[str, Callable[[], Tables]] = {"recognised": real_digits, "paired": answers, "cka": two_views}
+def two_halves() -> Tables:
+    """Features [N, 6] of two sets that differ a little."""
+    chance = np.random.default_rng(0)
+    return {"generated": chance.normal(0.3, 1, (80, 6)), "real": chance.normal(0, 1, (120, 6))}
+
+
+TABLES: dict[str, Callable[[], Tables]] = {
+    "recognised": real_digits, "paired": answers, "cka": two_views, "frechet": two_halves,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=sorted(TABLES))
@@ -82,6 +90,13 @@ def test_tables_that_do_not_fit_are_one_clear_line(name: str, tables: Tables) ->
         less = tables[odd][1:] if base.load(name).same == "rows" else tables[odd][:, 1:]
         with pytest.raises(BadData):
             measure(name, {**tables, odd: less})
+
+
+def test_too_few_rows_are_one_clear_line(name: str, tables: Tables) -> None:
+    analysis = base.load(name)
+    for short in analysis.needs if analysis.least > 1 else ():
+        with pytest.raises(BadData, match=f"'{short}' has {analysis.least - 1} rows; .* needs {analysis.least}"):
+            measure(name, {**tables, short: tables[short][: analysis.least - 1]})
 
 
 def test_scores_say_what_they_are_of(name: str, tables: Tables) -> None:
