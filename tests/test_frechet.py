@@ -1,4 +1,4 @@
-"""The Frechet distance against other ways to compute it, and its sums and interval against what they stand for."""
+"""Distances of features against other ways to compute them, their sums and intervals against what they stand for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import warnings
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
+from torch_fidelity import metric_fid, metric_kid, metric_prc
 
-from twofold.analyses import frechet
+from twofold.analyses import base
 from twofold.analyses.frechet import Statistics, Transport, distance, statistics
 from twofold.errors import BadData
 
@@ -106,7 +108,61 @@ def test_what_has_no_distance_is_one_line() -> None:
 
 def test_the_score_says_how_sure_it_is() -> None:
     a, b = features("many")
-    (score,) = frechet.Frechet().measure({"generated": a, "real": b})
+    (score,) = base.load("frechet").measure({"generated": a, "real": b})
     assert score.name == "fd" and score.value == pytest.approx(by_sqrtm(a, b), rel=1e-6) and score.n == len(a)
     assert score.low is not None and score.high is not None
     assert 0 < score.low < score.value < score.high < 2 * score.value
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_distance_is_that_of_torch_fidelity(shape: str) -> None:
+    a, b = features(shape)
+    theirs = metric_fid.fid_statistics_to_metric(
+        *(metric_fid.fid_features_to_statistics(torch.from_numpy(x)) for x in (a, b)), verbose=False
+    )
+    assert distance(Statistics.of(a), Statistics.of(b)) == pytest.approx(theirs[metric_fid.KEY_METRIC_FID], abs=1e-3)
+
+
+def kid(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    (score,) = base.load("kid").measure({"generated": a, "real": b})
+    return score.value, score.about["standard_error"]
+
+
+def test_kid_is_that_of_torch_fidelity() -> None:
+    """Equal where its one subset is all images; else its subsets scatter around it."""
+    a, b = features("many")
+    a, b = a, b[: len(a)]
+    tables = [torch.from_numpy(x) for x in (a, b)]
+    whole = metric_kid.kid_features_to_metric(*tables, kid_subsets=1, kid_subset_size=len(a), verbose=False)
+    assert kid(a, b)[0] == pytest.approx(whole[metric_kid.KEY_METRIC_KID_MEAN], rel=1e-6)
+    some = metric_kid.kid_features_to_metric(*tables, kid_subsets=100, kid_subset_size=50, verbose=False)
+    error = some[metric_kid.KEY_METRIC_KID_STD] / np.sqrt(100)
+    assert kid(a, b)[0] == pytest.approx(some[metric_kid.KEY_METRIC_KID_MEAN], abs=4 * error)
+
+
+def test_kid_is_zero_in_the_mean_where_nothing_differs_and_its_interval_fits() -> None:
+    chance = np.random.default_rng(0)
+    for apart in (0.0, 0.2):
+        found = np.array([kid(chance.normal(apart, 1, (80, 8)), chance.normal(0, 1, (80, 8))) for _ in range(100)])
+        value, spread, error = found[:, 0].mean(), found[:, 0].std(), found[:, 1].mean()
+        assert abs(value) < 3 * spread / 10 if not apart else value > spread
+        # As with the distance, wider than need be where nothing differs.
+        assert 0.8 < error / spread < (1.25 if apart else 2.2)
+
+
+@pytest.mark.parametrize("rows", [64, 2048])
+def test_precision_and_recall_are_those_of_torch_fidelity(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = features("many", apart=0.6)
+    monkeypatch.setattr("twofold.analyses.precision_recall.ROWS", rows)
+    found = {s.name: s.value for s in base.load("precision_recall").measure({"generated": a, "real": b})}
+    theirs = metric_prc.prc_features_to_metric(torch.from_numpy(a), torch.from_numpy(b), verbose=False)
+    assert 0.05 < found["precision"] < 0.95 and 0.05 < found["recall"] < 0.95
+    assert found == {name: pytest.approx(theirs[name], abs=1e-6) for name in ("precision", "recall")}
+
+
+def test_one_image_over_and_over_looks_real_and_covers_nothing() -> None:
+    b = features("many")[1] + 50.0
+    same = np.repeat(b[:1], 30, 0)
+    found = {s.name: s.value for s in base.load("precision_recall").measure({"generated": same, "real": b})}
+    assert found == {"precision": 1.0, "recall": pytest.approx(1 / len(b))}
+    assert {s.value for s in base.load("precision_recall").measure({"generated": same, "real": same})} == {1.0}

@@ -62,9 +62,9 @@ class Analysis(ABC):
                 raise BadData(f"The table {name!r} holds values that are not finite. Make it again.")
 
 
-def pieces(table: Table) -> Iterator[NDArray[Any]]:
-    """The rows of a table in order, some at a time, as float64."""
-    rows = max(1, PIECE // max(1, int(np.prod(table.shape[1:]))))
+def pieces(table: Table, most: int = PIECE) -> Iterator[NDArray[Any]]:
+    """The rows of a table in order, as float64, some at a time: at most `most`."""
+    rows = max(1, min(most, PIECE // max(1, int(np.prod(table.shape[1:])))))
     for start in range(0, len(table), rows):
         yield np.asarray(table[start : start + rows], dtype=np.float64)
 
