@@ -26,6 +26,7 @@ FILE = "a file of torch-fidelity's Inception weights, inception:FILE"
 SIDE = 299
 SPARE = ("fc.",)  # the classifier behind the features
 PUBLISHED = "weights-inception-2015-12-05-6726825d.pth"  # the last part begins the file's SHA-256
+FEATURES = "Mixed_7c"  # the block that the FID is of, averaged over its map
 INSTALL = "Install it: pip install 'twofold[fid]'."
 
 
@@ -35,7 +36,11 @@ class InceptionBackbone(_encoder.Trunk):
 
     def __init__(self, network: nn.Module, placement: Placement, *, name: str, identity: str) -> None:
         super().__init__(network, SIDE, placement, name=name, identity=identity)
-        self.preprocessing = {"size": SIDE, "resize": "bilinear as in TensorFlow 1, not antialiased", "range": "-1..0.9921875"}
+        self.preprocessing = {
+            "size": SIDE,
+            "resize": "bilinear as in TensorFlow 1, not antialiased",
+            "range": "-1..0.9921875",
+        }
 
     def places(self) -> list[Place]:
         """All layers."""
