@@ -19,7 +19,7 @@ BESIDE = {
     "top5": "Top-5, %", "mean_per_class": "Mean per class, %", "calibration_error": "Calibration error, %",
     "top1_difference": "Difference, points",
 }  # fmt: skip
-ELSEWHERE = ("sample", "select", "pretrain")  # their scores have sections of their own, or are no test scores
+ELSEWHERE = ("sample", "fid", "select", "pretrain")  # their scores have sections of their own, or are no test scores
 CHART_MOST = 30
 SEEDS_SHOWN = 5
 

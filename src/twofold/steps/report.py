@@ -172,16 +172,17 @@ def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
     Raises:
         BadRun: none of the runs has something for the page.
     """
-    by_verb = {verb: [r for r in shown if r.verb == verb] for verb in ("sample", "pretrain", "select", "probe")}
+    by_verb = {verb: [r for r in shown if r.verb == verb] for verb in ("sample", "fid", "pretrain", "select", "probe")}
     standings = _standings.groups(shown)
     measured = _boards.measured(shown)
     boards = _boards.boards([*measured, *_boards.reported({entry.data for entry in measured})])
     if not boards and not standings and not any(by_verb.values()):
         told = ", ".join(f"{r.name} ({r.verb})" for r in shown)
-        raise BadRun(f"Nothing to show in {told}. Give runs of pretrain, sample, select or probe.")
+        raise BadRun(f"Nothing to show in {told}. Give runs of pretrain, sample, fid, select or probe.")
     return {
         "title": _title(shown), "summary": _summary(by_verb["pretrain"], standings), "headlines": standings[:HEADLINES],
         "samples": [(r, _page.samples(r)) for r in by_verb["sample"]],
+        "distances": [row for r in by_verb["fid"] for row in _page.distances(r)],
         "trainings": [(r, _page.training(r)) for r in by_verb["pretrain"]],
         "selections": [(r, _page.selection(r)) for r in by_verb["select"]],
         "standings": [(group, _standings.chart(group)) for group in standings],
