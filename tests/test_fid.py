@@ -126,11 +126,15 @@ def test_stores_are_sides_like_images(command: Command, store: str) -> None:
 def test_stores_that_do_not_fit_are_one_line(command: Command, store: str, tmp_path: Path) -> None:
     refused(command("fid", store, store), "hold several columns that fit", "b1_p1, b1_p8")
     refused(command("fid", store, store, "--pool", "2"), "no pooled column")
-    refused(command("fid", store, "digits", "--features", "pixels:8"), "knows what it was read with")
+    refused(command("fid", store, store, "--pool", "1", *FAST), "know what they were read with")
     refused(command("fid", store, "digits", "--sigma", "1"), "--t")
     other = str(tmp_path / "other")
     assert command("extract", "--model", "pixels:4", "--data", "digits", "--out", other, "--pool", "1")[0] == 0
     refused(command("fid", store, other, "--pool", "1"), "not read in the same way", "backbone is pixels-8 there")
+    half = ("--pool", "1", "--precision", "bf16", "--out", str(tmp_path / "run"))
+    refused(command("fid", store, "digits", *half), "precision is float32 there, bfloat16 here")
+    refused(command("fid", store, "digits", "--pool", "1", "--features", "pixels:4"), "backbone is pixels-8 there")
+    assert not (tmp_path / "run").exists()
     shutil.rmtree(Path(store) / "val")
     refused(command("fid", f"{store}@val", store), "No split", "'val'", "test, train")
 

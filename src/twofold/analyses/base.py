@@ -15,7 +15,7 @@ from twofold.records import Score
 from twofold.tables import Unread
 
 Table = NDArray[np.floating] | NDArray[np.int64] | Unread
-PIECE = 2**24  # numbers of a table that are looked at together
+PIECE = 2**22  # numbers of a table that are looked at together
 
 
 class Analysis(ABC):
