@@ -17,8 +17,8 @@ from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.errors import BadData, BadSetting
 from twofold.records import Cell, Outcome, Score, number_text
 from twofold.settings import setting
-from twofold.steps import _fill, _memory, _compared, _spread
-from twofold.steps._compared import Side, Stored
+from twofold.steps import _fill, _image_sets, _memory, _spread
+from twofold.steps._image_sets import Side, Stored
 
 log = logging.getLogger("twofold")
 
@@ -32,8 +32,8 @@ TABLES = ("generated", "real")  # what analyses call the two sides
 class Config(_fill.Reading):
     """Settings of `twofold fid`."""
 
-    a: str = setting(help=f"what is judged, for instance samples: {_compared.HELP}", positional=True)
-    b: str = setting(help=f"what it is compared with, for instance real images: {_compared.HELP}", positional=True)
+    a: str = setting(help=f"what is judged, for instance samples: {_image_sets.HELP}", positional=True)
+    b: str = setting(help=f"what it is compared with, for instance real images: {_image_sets.HELP}", positional=True)
     _: KW_ONLY
     features: str | None = setting(
         None, none="inception, or what a store was read with", help="network whose features are compared: any MODEL"
@@ -66,7 +66,7 @@ class Config(_fill.Reading):
 def run(config: Config) -> Outcome:
     """Read what was not read yet, then measure; without --out nothing is kept."""
     _spread.check(config)
-    sides = [_compared.parse(given, config.on_error) for given in (config.a, config.b)]
+    sides = [_image_sets.parse(given, config.on_error) for given in (config.a, config.b)]
     _check_enough(config, sides)
     backbone, cell = _network(config, sides)
     if config.out is None:
@@ -100,7 +100,7 @@ def _network(config: Config, sides: Sequence[Side]) -> tuple[Backbone | None, Ce
     if stored and config.sigma is not None:
         raise BadSetting(f"{stored[0].name} is a store, whose columns are named by --t. Give that instead of --sigma.")
     backbone, model = None, _model(config, stored)
-    cell = _compared.the_cell(stored, config.block, config.t, config.pool) if stored else None
+    cell = _image_sets.the_cell(stored, config.block, config.t, config.pool) if stored else None
     if len(stored) < len(sides):
         # First without weights, whose reading may take minutes.
         cell = cell or _cell(config, backbones.load(model, weightless=True))
@@ -108,7 +108,7 @@ def _network(config: Config, sides: Sequence[Side]) -> tuple[Backbone | None, Ce
     elif config.features or config.weights:
         raise BadSetting("Both sides are stores, which know what they were read with. Leave --features, --weights out.")
     own = _fill.key_of(backbone, config) if backbone else {}
-    _compared.check_alike(sides, [side.store.key if isinstance(side, Stored) else own for side in sides])
+    _image_sets.check_alike(sides, [side.store.key if isinstance(side, Stored) else own for side in sides])
     assert cell is not None
     return backbone, cell
 
