@@ -130,3 +130,12 @@ def test_blocks_need_no_weights(tmp_path: Path, command: Any) -> None:
             weights.unlink()
         assert command("blocks", f"diffusers:{folder}") == before
         assert before[0] == 0
+
+
+@pytest.mark.parametrize("model", ["torchvision:resnet18?untrained", "timm:test_resnet?untrained"])
+def test_half_precision_is_near_single(model: str) -> None:
+    """Batch norms among them."""
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    single, half = (twofold.load_backbone(model, device="cpu", precision=p) for p in ("fp32", "bf16"))
+    wanted, found = (b.features(x, None, [3])[3].float() for b in (single, half))
+    assert (found - wanted).abs().mean() < 0.02 * wanted.abs().mean()

@@ -175,3 +175,22 @@ def weights(folder: Path, network: Any, prefix: str = "", **others: Tensor) -> P
     path = folder / "weights.safetensors"
     save_file({**{prefix + n: w.contiguous() for n, w in network.state_dict().items()}, **others}, path)
     return path
+
+
+def inception(folder: Path) -> Path:
+    """Random weights of torch-fidelity's Inception, in its own layout; signals neither die nor explode on their way."""
+    from twofold.backbones import base
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "inception.pth"
+    if not path.exists():
+        state = dict(base.load("inception?untrained", device="cpu", precision="fp32").network.state_dict())
+        chance = torch.Generator().manual_seed(0)
+        for name, value in state.items():
+            if name.endswith("conv.weight"):
+                state[name] = 6**0.5 * value
+            elif name.endswith("running_mean"):
+                state[name] = 0.1 * torch.randn(value.shape, generator=chance)
+        state |= {"fc.weight": torch.randn(1008, 2048, generator=chance), "fc.bias": torch.zeros(1008)}
+        torch.save(state, path)
+    return path

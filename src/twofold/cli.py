@@ -23,7 +23,7 @@ from twofold.records import Outcome
 
 # In the order in which a newcomer meets them.
 ORDER = (
-    "demo", "data", "pretrain", "sample", "edit", "blocks", "convert", "extract", "store",
+    "demo", "data", "pretrain", "sample", "edit", "fid", "blocks", "convert", "extract", "store",
     "select", "probe", "transfer", "finetune", "predict", "compare", "show", "reproduce", "report",
 )  # fmt: skip
 

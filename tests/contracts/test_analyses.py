@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from twofold.analyses import base
 from twofold.datasets import base as datasets
 from twofold.errors import BadData
 from twofold.records import Score
+from twofold.tables import OnDisk
 
 Tables = dict[str, np.ndarray]
 
@@ -40,7 +42,16 @@ def two_views() -> Tables:
     return {"first": x, "second": x @ np.random.default_rng(0).normal(size=(64, 8))}
 
 
-TABLES: dict[str, Callable[[], Tables]] = {"recognised": real_digits, "paired": answers, "cka": two_views}
+def two_halves() -> Tables:
+    """Features [N, 6] of two sets that differ a little."""
+    chance = np.random.default_rng(0)
+    return {"generated": chance.normal(0.3, 1, (80, 6)), "real": chance.normal(0, 1, (120, 6))}
+
+
+TABLES: dict[str, Callable[[], Tables]] = {
+    "recognised": real_digits, "paired": answers, "cka": two_views, "frechet": two_halves, "kid": two_halves,
+    "precision_recall": two_halves,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=sorted(TABLES))
@@ -82,6 +93,30 @@ def test_tables_that_do_not_fit_are_one_clear_line(name: str, tables: Tables) ->
         less = tables[odd][1:] if base.load(name).same == "rows" else tables[odd][:, 1:]
         with pytest.raises(BadData):
             measure(name, {**tables, odd: less})
+
+
+def test_too_few_rows_are_one_clear_line(name: str, tables: Tables) -> None:
+    analysis = base.load(name)
+    for short in analysis.needs if analysis.least > 1 else ():
+        with pytest.raises(BadData, match=f"'{short}' has {analysis.least - 1} rows; .* needs {analysis.least}"):
+            measure(name, {**tables, short: tables[short][: analysis.least - 1]})
+
+
+def test_rows_on_disk_and_cut_anyhow_give_the_same_scores(
+    name: str, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    analysis = base.load(name)
+    if analysis.needs != ("generated", "real"):
+        pytest.skip("reads whole tables")
+    monkeypatch.setattr(base, "PIECE", 100)  # numbers: some rows at a time
+    unread = {n: OnDisk(t.shape, t.dtype, 2**20, 7, partial(chunk, t)) for n, t in tables.items()}
+    for found, expected in zip(analysis.measure(unread), measure(name, tables), strict=True):
+        assert found.value == pytest.approx(expected.value, rel=1e-9)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+def chunk(table: np.ndarray, number: int) -> np.ndarray:
+    return table[7 * number : 7 * number + 7]
 
 
 def test_scores_say_what_they_are_of(name: str, tables: Tables) -> None:

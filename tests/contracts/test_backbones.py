@@ -58,12 +58,14 @@ EXAMPLES: dict[str, Place] = {
     "flow": lambda _, made: [f"diffusers:{tiny_models.pipeline('StableDiffusion3Pipeline', made / 'sd3')}"],
     "timm": lambda _, made: ["timm:test_vit?untrained", "timm:test_resnet?untrained"],
     "torchvision": lambda _, made: [f"torchvision:squeezenet1_1@{squeezenet(made)}", "torchvision:resnet18?untrained"],
+    "inception": lambda _, made: [f"inception:{tiny_models.inception(made)}"],
 }
 SHOWN = {
     "unet": ["run", "diffusers", "run?untrained"], "pixels": ["pixels"], "adm": ["adm", "adm classes", "adm?untrained"],
     "edm": ["EDM", "EDM?untrained"],
     "scoresde": ["score SDE"], "dit": ["DiT", "DiT?untrained"], "latent": ["SD", "SDXL", "SD?untrained"],
     "flow": ["SD3"], "timm": ["timm ViT", "timm ResNet"], "torchvision": ["SqueezeNet", "ResNet-18"],
+    "inception": ["Inception"],
 }  # fmt: skip
 MODELS = [(member, k) for member, names in SHOWN.items() for k in range(len(names))]
 

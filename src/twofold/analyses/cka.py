@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.analyses.base import Analysis
+from twofold.analyses.base import Analysis, Table
 from twofold.errors import BadData
 from twofold.records import Score
 
@@ -122,7 +122,7 @@ class Cka(Analysis):
     needs = ("first", "second")
     same = "rows"
 
-    def measure(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> Iterator[Score]:
+    def measure(self, tables: Mapping[str, Table]) -> Iterator[Score]:
         """Yield the `cka` of `first` [N, D] and `second` [N, E]; rows are the same images in the same random order."""
         self.check(tables)
         pair = [np.asarray(tables[name], dtype=np.float64) for name in self.needs]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold import noise, results
-from twofold.analyses.base import Analysis
+from twofold.analyses.base import Analysis, Table
 from twofold.errors import BadData
 from twofold.records import Score
 
@@ -27,7 +27,7 @@ class Paired(Analysis):
 
     needs = ("first", "second")
 
-    def measure(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> Iterator[Score]:
+    def measure(self, tables: Mapping[str, Table]) -> Iterator[Score]:
         """Yield the `difference` of `first` and `second`, [N, S] each: what counts on each image for each seed.
 
         Images and seeds must stand in the same order in both. The p in `about` is two-sided.

@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.analyses.base import Analysis
+from twofold.analyses.base import Analysis, Table
 from twofold.errors import BadData
 from twofold.records import Score
 from twofold.results import bootstrap_interval
@@ -29,7 +29,7 @@ class Recognised(Analysis):
 
     needs = ("real", "real_labels", "held_out", "generated")
 
-    def measure(self, tables: Mapping[str, NDArray[np.floating] | NDArray[np.int64]]) -> Iterator[Score]:
+    def measure(self, tables: Mapping[str, Table]) -> Iterator[Score]:
         """Yield `sure` of held-out images, `sure` of generated ones, `sure_ratio`, and the `classes_seen` of these.
 
         The tables hold pixels or features: real [N, D] with real_labels [N], held_out [M, D], generated [G, D].
@@ -58,7 +58,7 @@ class Recognised(Analysis):
         yield Score("classes_seen", float((seen_counts > 0).sum()), "generated", len(made), (), about=seen)
 
 
-def _chances(judge: Any, x: NDArray[np.floating] | NDArray[np.int64]) -> NDArray[np.float64]:
+def _chances(judge: Any, x: Table) -> NDArray[np.float64]:
     """Each class's own probability [N, K], not scaled to add up to 1: an image that is no class has none."""
     return np.stack([one.predict_proba(x)[:, 1] for one in judge.estimators_], 1)
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from twofold.backbones import _folders, _weights
+from twofold.backbones import _folders, _taps, _weights
+from twofold.backbones._placement import Placement
+from twofold.backbones._taps import Place
+from twofold.backbones.base import Backbone, BlockName
 from twofold.errors import BadModel
-from twofold.records import ModelName
+from twofold.records import Block, Cost, ModelName
 
 State = dict[str, Tensor]
 
@@ -57,6 +63,66 @@ class Preparation:
         resized = functional.resize(image, [self.resize], interpolation=mode, antialias=True)
         cropped: Tensor = functional.center_crop(resized, [self.size, self.size])
         return cropped
+
+
+class Trunk(Backbone):
+    """An encoder whose blocks are layers that give maps."""
+
+    def __init__(self, network: nn.Module, image_size: int, placement: Placement, *, name: str, identity: str) -> None:
+        self.network, self.image_size, self.placement = network, image_size, placement
+        self.name, self.identity = name, identity
+        if placement.compile:
+            _taps.compile_each([place.module for place in self.places()])
+
+    @abstractmethod
+    def places(self) -> list[Place]:
+        """The layers, in order of the forward pass."""
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """Measured in a forward pass of shapes alone."""
+        return _taps.survey(list(self._places.values()), self.network, self._one())
+
+    @property
+    def parameters(self) -> int:
+        """See `Backbone.parameters`."""
+        return sum(weights.numel() for weights in self.network.parameters())
+
+    def cost(self, block: BlockName) -> Cost:
+        """See `Backbone.cost`."""
+        run = _taps.without_weights(self.network, self._one())
+        return _taps.cost(lambda: _taps.read([self._places[self.block(block).name]], run))
+
+    @torch.no_grad()
+    def features(
+        self,
+        x: Tensor,
+        t: float | Tensor | None,
+        blocks: Sequence[BlockName],
+        noise: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> dict[BlockName, Tensor]:
+        """Maps [B, C, h, w]."""
+        if t is not None:
+            self.check_step(float(torch.as_tensor(t).flatten()[0]))
+        wanted = [self._places[self.block(b).name] for b in blocks]
+        if not wanted:
+            return {}
+        x = x.to(dtype=self.placement.dtype, memory_format=torch.channels_last)
+        return dict(zip(blocks, _taps.read(wanted, lambda: self.network(x)), strict=True))
+
+    def _one(self) -> dict[str, Tensor]:
+        x = torch.empty(1, 3, self.image_size, self.image_size, device="meta", dtype=self.placement.dtype)
+        return {self._input: x}
+
+    @cached_property
+    def _places(self) -> dict[str, Place]:
+        return {place.name: place for place in self.places()}
+
+    @cached_property
+    def _input(self) -> str:
+        """The name of the forward pass's one argument."""
+        return next(iter(inspect.signature(self.network.forward).parameters))
 
 
 def split(name: ModelName) -> tuple[str, Path | None]:

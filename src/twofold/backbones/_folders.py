@@ -141,9 +141,15 @@ def fresh(kind: Any, config: dict[str, Any], dtype: torch.dtype) -> Any:
 
 
 def cast(network: Any, dtype: torch.dtype) -> Any:
-    """All weights in one number format; diffusers' own `to` warns where there is nothing to warn of."""
-    for parameter in network.parameters():
-        parameter.data = parameter.data.to(dtype)
+    """All weights in one number format; diffusers' own `to` warns where there is nothing to warn of.
+
+    Batch norms stay in single precision: their weights must be of the format of their running statistics.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in network.modules():
+        for parameter in () if isinstance(module, _BatchNorm) else module.parameters(recurse=False):
+            parameter.data = parameter.data.to(dtype)
     return network
 
 

@@ -5,6 +5,7 @@ adm:FILE.pt               a state dict of OpenAI's guided-diffusion
 diffusers:DIR_OR_HUB_ID   a diffusers pipeline folder
 timm:NAME[@FILE]          an encoder of timm, with its own weights or those of FILE
 torchvision:NAME[@FILE]   an encoder of torchvision
+inception[:FILE]          the network of the FID, as torch-fidelity has it
 pixels                    the images themselves, the control
 ...?untrained             the same network with random weights, the other control
 """
@@ -37,11 +38,11 @@ if TYPE_CHECKING:
     from twofold.backbones._processes import Process
 
 BlockName = int | str
-ARGUMENT_FREE = ("pixels",)
+ARGUMENT_FREE = ("pixels", "inception")
 WHAT_FOLLOWS = {"adm": "FILE.pt", "timm": "NAME[@FILE]", "torchvision": "NAME[@FILE]"}
 MODEL_HELP = (
     "network to read: run:DIR, adm:FILE.pt, diffusers:DIR_OR_HUB_ID, timm:NAME[@FILE], torchvision:NAME[@FILE], "
-    "pixels; ?untrained behind it for random weights"
+    "inception[:FILE], pixels; ?untrained behind it for random weights"
 )
 
 

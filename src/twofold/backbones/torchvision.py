@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
-from twofold.backbones import _encoder, _folders, _taps
+from twofold.backbones import _encoder, _folders
 from twofold.backbones._encoder import Preparation
 from twofold.backbones._taps import Place
-from twofold.backbones.base import Backbone, BlockName, Placement
+from twofold.backbones.base import Placement
 from twofold.errors import BadModel, unknown
-from twofold.records import Block, Cost, ModelName
+from twofold.records import ModelName
 
 SCHEMES = ("torchvision",)
 FILE = "a .safetensors file or a state dict of torch, torchvision:NAME@FILE"
@@ -26,74 +25,24 @@ IMAGENET = Preparation(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @final
-class TorchvisionBackbone(Backbone):
+class TorchvisionBackbone(_encoder.Trunk):
     """Blocks are the layers of the network's trunk that give maps, one for each entry of its sequences."""
 
     def __init__(
         self, network: nn.Module, prepare: Preparation, placement: Placement, *, name: str, identity: str
     ) -> None:
-        self.network = network
-        self.placement = placement
-        self.name = name
-        self.identity = identity
-        self.image_size = prepare.size
+        super().__init__(network, prepare.size, placement, name=name, identity=identity)
         self.preprocessing = prepare.settings
         self._prepare = prepare
-        if placement.compile:
-            _taps.compile_each([place.module for place in places(network)])
 
-    @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """Measured in a forward pass of shapes alone."""
-        return _taps.survey(list(self._places.values()), self.network, self._one())
-
-    @property
-    def parameters(self) -> int:
-        """See `Backbone.parameters`."""
-        return sum(weights.numel() for weights in self.network.parameters())
-
-    def cost(self, block: BlockName) -> Cost:
-        """See `Backbone.cost`."""
-        run = _taps.without_weights(self.network, self._one())
-        return _taps.cost(lambda: _taps.read([self._places[self.block(block).name]], run))
-
-    def _one(self) -> dict[str, Tensor]:
-        x = torch.empty(1, 3, self.image_size, self.image_size, device="meta", dtype=self.placement.dtype)
-        return {self._input: x}
-
-    @cached_property
-    def _places(self) -> dict[str, Place]:
-        return {place.name: place for place in places(self.network)}
-
-    @cached_property
-    def _input(self) -> str:
-        """The name of the forward pass's one argument."""
-        import inspect
-
-        return next(iter(inspect.signature(self.network.forward).parameters))
+    def places(self) -> list[Place]:
+        """See `places` of the network."""
+        return places(self.network)
 
     @torch.no_grad()
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Shorter side to 256, centre of 224, ImageNet's mean and deviation, unless the weights say otherwise."""
         return self._prepare(images, self.placement.device)
-
-    @torch.no_grad()
-    def features(
-        self,
-        x: Tensor,
-        t: float | Tensor | None,
-        blocks: Sequence[BlockName],
-        noise: Tensor | None = None,
-        labels: Tensor | None = None,
-    ) -> dict[BlockName, Tensor]:
-        """Maps [B, C, h, w]."""
-        if t is not None:
-            self.check_step(float(torch.as_tensor(t).flatten()[0]))
-        wanted = [self._places[self.block(b).name] for b in blocks]
-        if not wanted:
-            return {}
-        x = x.to(dtype=self.placement.dtype, memory_format=torch.channels_last)
-        return dict(zip(blocks, _taps.read(wanted, lambda: self.network(x)), strict=True))
 
 
 def places(network: nn.Module) -> list[Place]:

@@ -88,18 +88,22 @@ def open_store(
     where: str | Path, backbone: Backbone, dataset: Dataset, reading: Reading, *, sealed: tuple[str, ...] = ()
 ) -> Store:
     """The store in a folder or at an address for this backbone, data and reading; see `store.make`."""
-    key = {
+    key = key_of(backbone, reading) | {"data": dataset.fingerprint}
+    about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes), **dataset.provenance}
+    return store.make(where, key, about, sealed=sealed)
+
+
+def key_of(backbone: Backbone, reading: Reading) -> dict[str, Any]:
+    """What a store's key says of how its images were read."""
+    return {
         "backbone": backbone.identity,
         "preprocessing": backbone.preprocessing,
         "precision": str(backbone.placement.dtype).removeprefix("torch."),
-        "data": dataset.fingerprint,
         "seed": reading.seed,
         "draws": reading.draws,
         "label": reading.label,
         "dtype": reading.dtype,
     }
-    about = {"model": backbone.name, "data": dataset.name, "classes": list(dataset.classes), **dataset.provenance}
-    return store.make(where, key, about, sealed=sealed)
 
 
 def cells(backbone: Backbone, blocks: Sequence[str], steps: Sequence[float | None], pools: Sequence[int]) -> list[Cell]:

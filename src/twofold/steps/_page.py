@@ -123,6 +123,22 @@ def samples(run: RunFolder) -> dict[str, Any]:
     return {"picture": _grid(run, drawn), "scores": scores, "meanings": meanings, **counts, **said}
 
 
+def distances(run: RunFolder) -> list[dict[str, str]]:
+    """The scores of a run of `fid`: which images, against which, by which features."""
+    with undamaged(run.folder / "results.jsonl"):
+        return [_distance(run, score) for score in run.scores]
+
+
+def _distance(run: RunFolder, score: Score) -> dict[str, str]:
+    about, ends = score.about, (score.low, score.high)
+    sides = {side: f"{run.short(about[side])} ({about[f'{side}_n']:,})" for side in ("a", "b")}
+    interval = " to ".join(f"{end:.4g}" for end in ends if end is not None)
+    return {
+        **sides, "what": score.name, "value": f"{score.value:.4g}", "interval": interval,
+        "features": f"{run.short(about['features'])}, {about['block']}", "run": run.name,
+    }  # fmt: skip
+
+
 def _wanted(run: RunFolder) -> int:
     """How many images there shall be; a run that grew says so when it is done."""
     with undamaged(run.folder / "config.toml"):

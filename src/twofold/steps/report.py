@@ -20,7 +20,7 @@ from twofold.steps._standings import Group, Row
 
 MARK = '<meta name="generator" content="twofold report">'
 BOARD_WORDS = {"value_text": _boards.value_text, "amount": _boards.amount, "title_of": _boards.title}
-VERBS = ("pretrain", "sample", "select", "compare", "probe")  # that have something to show
+VERBS = ("pretrain", "sample", "fid", "select", "compare", "probe")  # that have something to show
 HEADLINES = 4  # groups of scores that are summed up at the top
 
 
@@ -194,6 +194,7 @@ def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
     return {
         "title": _title(shown), "summary": _summary(by_verb["pretrain"], standings), "headlines": standings[:HEADLINES],
         "samples": [(r, _page.samples(r)) for r in by_verb["sample"]],
+        "distances": [row for r in by_verb["fid"] for row in _page.distances(r)],
         "trainings": [(r, _page.training(r)) for r in by_verb["pretrain"]],
         "selections": [(r, _page.selection(r)) for r in by_verb["select"]],
         "similarities": [(r, _compared.similarity(r)) for r in by_verb["compare"]],
