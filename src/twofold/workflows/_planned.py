@@ -109,11 +109,13 @@ def results_of(part: Part) -> dict[tuple[str, str], Any]:
 
 def command(part: Part, known: Mapping[tuple[str, str], Any], told: Callable[[Any], str] = str) -> str:
     """The run as a command line; what is not known yet stands in braces."""
-    words = ["twofold", part.verb]
-    for name, value in {**part.values, "out": part.folder}.items():
-        found = _part_known(value, known)
-        words += [f"--{name.replace('_', '-')}", ",".join(map(told, found)) if isinstance(found, list) else told(found)]
-    return shlex.join(words)
+    by_place = [field.name for field in fields(part.module.Config) if field.metadata["positional"]]
+    values = {name: _part_known(value, known) for name, value in {**part.values, "out": part.folder}.items()}
+    said = {n: ",".join(map(told, v)) if isinstance(v, list | tuple) else told(v) for n, v in values.items()}
+    words = [said[name] for name in by_place if name in said]
+    for name in (name for name in said if name not in by_place):
+        words += [f"--{name.replace('_', '-')}", said[name]]
+    return shlex.join(["twofold", part.verb, *words])
 
 
 def _part_known(value: Any, known: Mapping[tuple[str, str], Any]) -> Any:

@@ -70,7 +70,7 @@ def _rows(part: Part) -> list[dict[str, Any]]:
             "value": results.percent(s) if s.name == "top1" else results.ends(s),
         }
         for s in results.read(part.folder)
-        if s.name == "top1" or s.name.startswith("cka_")
+        if s.name == "top1" or s.name.startswith(("cka_", "fd_", "fid"))
     ]  # fmt: skip
 
 
@@ -82,6 +82,8 @@ def _pictures(out: Path, done: Sequence[Part]) -> list[str]:
 
 def _what(score: Score) -> str:
     about = score.about
+    if score.name.startswith("f"):
+        return score.name
     if score.name != "top1":
         steps = " against ".join(f"{t:g}" for t in about["steps"])
         told = f"{score.name.removeprefix('cka_')}, t = {steps}, pool {about['pool']}"

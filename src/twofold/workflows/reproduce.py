@@ -49,6 +49,7 @@ class Config(Settings):
     )
     out: Path = setting(Path("reproduced"), help="folder that gets one run a step, and the page", identity=False)
     images: int = setting(140_000, help="length of pre-training, in images seen", least=1, most=10**12)
+    num: int = setting(2000, help="images to generate, where they are judged", least=2, most=10**7)
     shots: int | None = setting(None, none="10 on digits, else 0", help="labels a class; 0: all", least=0, most=10**9)
     seeds: int = setting(3, help="seeds of every score", least=1, most=10**4)
     epochs: int = setting(60, help="passes over the images of what is trained through the network", least=1, most=10**6)
@@ -91,8 +92,8 @@ def _known(config: Config) -> dict[tuple[str, str], Any]:
     known = {
         "data": data, "imagenet": data.partition(":")[2], "fine_grained": config.fine_grained,
         "shots": (10 if data == DIGITS else 0) if config.shots is None else config.shots, "seeds": config.seeds,
-        "images": config.images, "epochs": config.epochs, "seed": config.seed, "device": config.device,
-        "precision": config.precision, "augment": "none" if data == DIGITS else ("crop", "flip"),
+        "images": config.images, "num": config.num, "epochs": config.epochs, "seed": config.seed,
+        "device": config.device, "precision": config.precision, "augment": "none" if data == DIGITS else ("crop", "flip"),
     }  # fmt: skip
     if config.model is not None:
         backbones.load(config.model, device=config.device, precision=config.precision)
