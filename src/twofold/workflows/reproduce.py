@@ -93,7 +93,8 @@ def _known(config: Config) -> dict[tuple[str, str], Any]:
         "data": data, "imagenet": data.partition(":")[2], "fine_grained": config.fine_grained,
         "shots": (10 if data == DIGITS else 0) if config.shots is None else config.shots, "seeds": config.seeds,
         "images": config.images, "num": config.num, "epochs": config.epochs, "seed": config.seed,
-        "device": config.device, "precision": config.precision, "augment": "none" if data == DIGITS else ("crop", "flip"),
+        "device": config.device, "precision": config.precision,
+        "augment": "none" if data == DIGITS else ("crop", "flip"),
     }  # fmt: skip
     if config.model is not None:
         backbones.load(config.model, device=config.device, precision=config.precision)
