@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,7 +116,7 @@ def test_what_is_trained_and_what_is_not(mode: str, backbone: Any, batch: Any) -
     feeds_before = {name: p.detach().clone() for name, p in network.feedback.named_parameters()}
     network.train()
     for _ in range(2):
-        tuner._update(*batch)
+        tuner._update(*batch, len(batch[0]))
     upto = set(backbone.weights(6)) if mode == "full" else set()
     with_gradient = {name for name, w in weights.items() if w.grad is not None}
     assert with_gradient == upto and changed(before, {n: w.detach() for n, w in weights.items()}) == upto
@@ -392,12 +395,35 @@ def test_images_that_do_not_decode_are_left_out_and_told(tiny_run: Path, tmp_pat
     assert "left out, since it does not decode: 1/7.png" in (tmp_path / "skipping" / "log.txt").read_text()
 
 
-def test_several_processes_are_refused(
+@pytest.mark.parametrize("mode", ["full", "difffeed"])
+def test_two_processes_train_what_one_does(mode: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    """With the same batch, to rounding: gradients are of all images, and so are the statistics of batch norms."""
+    more = ("--mode", mode, "--epochs", "2", "--rates", "0.003", "--batch", "90", "--shots", "18", "--augment", "crop")
+    more += ("--head", P2, "--pool", "0") if mode == "difffeed" else ("--head", "linear", "--pool", "2")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = [*ARGUMENTS, "--model", str(tiny_run), "--out", str(tmp_path / "two"), *more, "--quiet", "--json"]
+    done = subprocess.run(
+        [*launcher, "-m", "twofold.cli", *words], capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert finetune(command, tiny_run, tmp_path / "one", *more)[0] == 0
+    curves = [[line["loss"] for line in files.read_lines(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+    one, two = (load_file(tmp_path / name / "best.safetensors") for name in ("one", "two"))
+    # AdamW moves a weight whose gradient is nothing but rounding by the whole rate, so not all of them are alike.
+    for name in (name for name in one if name.startswith(("norms", "head.classifier", "head.1"))):
+        torch.testing.assert_close(two[name], one[name], rtol=2e-2, atol=2e-3, msg=name)
+    (alone,), (together,) = (results.read(tmp_path / name) for name in ("one", "two"))
+    assert together.n == alone.n and together.value == pytest.approx(alone.value, abs=0.02)
+
+
+def test_more_processes_than_images_are_refused(
     tiny_run: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "20")
     code, out, err = finetune(command, tiny_run, tmp_path / "run", *SMALL)
-    assert (code, out) == (2, "") and err.count("\n") == 1 and "2 were started" in err
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "20 processes were started" in err
     assert not (tmp_path / "run").exists()
 
 

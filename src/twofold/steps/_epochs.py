@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import noise
+from twofold import noise, runs
 from twofold.backbones.base import Backbone
 from twofold.datasets.base import Rows
 from twofold.steps._ahead import ahead
@@ -46,15 +46,26 @@ class Stream:
         """Batches in a training pass, none smaller than `batch` where there are so many images; none is left out."""
         return max(len(self.rows) // self.batch, 1)
 
+    @property
+    def sizes(self) -> list[int]:
+        """Images of each batch of a training pass, in all processes."""
+        return [len(part) for part in np.array_split(np.arange(len(self.rows)), self.batches)]
+
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-        """Batches of a training pass, made ahead: prepared images, noise, labels; every pass has draws of its own."""
+        """Batches of a training pass, made ahead: prepared images, noise, labels; every pass has draws of its own.
+
+        Of several processes each gets its share of every batch.
+        """
         order = noise.generator(self.seed, number, purpose=noise.ORDER).permutation(len(self.rows))
-        return ahead(self._batch(part, number + 1) for part in np.array_split(order, self.batches))
+        return ahead(self._batch(_share(part), number + 1) for part in np.array_split(order, self.batches))
 
     def plain(self) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-        """Batches in order, for judging: no augmentation, and the noise that the images have in a store (draw 0)."""
-        starts = range(self.batch, len(self.rows), self.batch)
-        return ahead(self._batch(part, 0) for part in np.split(np.arange(len(self.rows)), starts))
+        """Batches in order, for judging: no augmentation, and the noise that the images have in a store (draw 0).
+
+        Of several processes each gets a stretch of the rows.
+        """
+        mine = _share(np.arange(len(self.rows)))
+        return ahead(self._batch(part, 0) for part in np.split(mine, range(self.batch, len(mine), self.batch)))
 
     def _batch(self, positions: NDArray[np.int64], draw: int) -> tuple[Tensor, Tensor | None, Tensor]:
         import torch
@@ -80,3 +91,12 @@ class Stream:
             top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
             image = image[:, top : top + side, left : left + side]
         return image.flip(-1) if "flip" in self.augment and mirror < 0.5 else image
+
+
+def _share(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """This process's part; torch is only needed where there are others."""
+    if runs.processes() == 1:
+        return positions
+    from twofold.steps import _together
+
+    return _together.share(positions)

@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from twofold import files
+from twofold import files, runs
 from twofold.errors import BadRun, Diverged
 from twofold.heads._training import RECIPES, Candidate, Recipe
+from twofold.steps import _together
 from twofold.steps._epochs import Stream
 from twofold.steps._through import Through
 
@@ -55,6 +56,7 @@ class Tuner:
     def __post_init__(self) -> None:
         self._recipe: Recipe = RECIPES[self.recipe]
         self.device = next(self.network.head.parameters()).device
+        _together.joined(self.network)
         first = [p for p in self.network.parameters() if p.requires_grad]
         # All heads start alike, as if each were trained by itself.
         copies = [copy.deepcopy(self.network.head) for _ in self.candidates[1:]]
@@ -74,12 +76,13 @@ class Tuner:
         self.network.train()
         self.heads.train()
         total = torch.zeros(len(self.candidates), device=self.device)
-        for k, (x, own, labels) in enumerate(stream.epoch(number)):
+        for k, ((x, own, labels), whole) in enumerate(zip(stream.epoch(number), stream.sizes, strict=True)):
             done = (number * stream.batches + k + 0.5) / (self.epochs * stream.batches)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak"] * self._recipe.rate(done)
-            total += self._update(x, own, labels) * len(x)
-            bar.advance(len(x), f"epoch {number + 1}")
+            total += self._update(x, own, labels, whole)
+            bar.advance(whole, f"epoch {number + 1}")
+        _together.add([total])
         means = [loss / len(stream.rows) for loss in total.tolist()]
         for one, mean in zip(self.candidates, means, strict=True):
             if not math.isfinite(mean):
@@ -88,20 +91,28 @@ class Tuner:
                 )
         return means
 
-    def _update(self, x: Tensor, own: Tensor | None, labels: Tensor) -> Tensor:
-        """One update of every candidate; gives their losses."""
+    def _update(self, x: Tensor, own: Tensor | None, labels: Tensor, whole: int) -> Tensor:
+        """One update of every candidate; gives the sums of their losses over the images that are here.
+
+        Args:
+            x, own, labels: this process's share of a batch.
+            whole: images of the batch, in all processes.
+        """
         with _format(self.device, self.lower):
             scores = self._answers(x, own)
         told = labels.to(self.device)
-        losses = [nn.functional.cross_entropy(one, told, label_smoothing=self._recipe.smoothing) for one in scores]
+        smoothing = self._recipe.smoothing
+        losses = torch.stack([nn.functional.cross_entropy(one, told, label_smoothing=smoothing) for one in scores])
+        losses = losses * len(x)
         self.optimizer.zero_grad()
         # They share no weights, so the gradients of the sum are those of each.
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+        (losses.sum() / whole).backward()  # type: ignore[no-untyped-call]
+        _together.add(p.grad for weights in self.trained for p in weights if p.grad is not None)
         if self._recipe.adaptive:
             for weights in self.trained:
                 torch.nn.utils.clip_grad_norm_(weights, CLIP)
         self.optimizer.step()
-        return torch.stack(losses).detach()
+        return losses.detach()
 
     def _answers(self, x: Tensor, own: Tensor | None) -> list[Tensor]:
         features = self.network.features(x, own)
@@ -117,6 +128,7 @@ class Tuner:
             with _format(self.device, self.lower):
                 scores = self._answers(x, own)
             right += torch.tensor([int((one.argmax(1).cpu() == labels).sum()) for one in scores])
+        right = torch.tensor(_together.gathered(right.tolist())).sum(0)
         return (right.double() / len(stream.rows)).tolist()
 
     def weights(self, position: int) -> dict[str, Tensor]:
@@ -146,7 +158,7 @@ def scores(network: Through, stream: Stream, lower: bool) -> Tensor:
     for x, own, _ in stream.plain():
         with _format(device, lower):
             found.append(network(x, own).float().cpu())
-    return torch.cat(found)
+    return _together.stretches(found)
 
 
 def probabilities(scores: Tensor) -> NDArray[np.float64]:
@@ -230,12 +242,14 @@ class _State:
     def note(self, tuner: Tuner, told: Sequence[dict[str, Any]]) -> None:
         """An epoch is done; `told` has a line for each candidate."""
         for position, line in enumerate(told):
-            if not self.metrics or line["val"] > self.best["val"]:
+            if runs.is_main() and (not self.metrics or line["val"] > self.best["val"]):
                 tensors = {name: w.detach().cpu().contiguous() for name, w in tuner.weights(position).items()}
                 with files.replacing(self._folder / BEST) as temporary:
                     save_file(tensors, temporary)
             self.metrics.append(line)
         self.epoch += 1
+        if not runs.is_main():
+            return
         lines = "".join(f"{json.dumps(line)}\n" for line in self.metrics)
         files.write_text(self._folder / METRICS, lines)
         content = io.BytesIO()
@@ -251,6 +265,7 @@ def load_best(network: Through, folder: Path) -> None:
     Raises:
         BadRun: they are damaged, or of another network.
     """
+    _together.wait()  # for the process that writes
     path = folder / BEST
     try:
         network.load_state_dict(load_file(path))

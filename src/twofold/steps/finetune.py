@@ -102,21 +102,33 @@ class _Plan:
 
 def run(config: Config) -> Outcome:
     """Train, choose rate and epoch on val, open test once; a second run tells the same again."""
-    if runs.processes() > 1:
-        raise BadSetting(f"finetune is of one process, and {runs.processes()} were started. Run it without a launcher.")
     head = _head(config)
     dataset = _dataset(config)
-    backbone, lower = _tuned.loaded(config.model, config.mode, config.device, config.precision)
+    backbone, lower = _tuned.loaded(config.model, config.mode, config.device or runs.own_gpu(), config.precision)
     if config.checkpointing:
         _recompute(config, backbone)
     plan = _Plan(dataset, backbone, lower, _cells(config, backbone, head), head, _pairs(config, backbone))
+    _check_company(config, dataset)
     made_from = {"model": backbone.fingerprint, "data": dataset.fingerprint}
-    with runs.opened(config.out, "finetune", config, made_from) as run_:
+    with runs.opened(config.out, "finetune", config, made_from, together=True) as run_:
         if run_.finished is None:
+            from twofold.steps import _together
+
             dataset.tell_skipped()
-            _train(config, run_, plan)
+            with _together.company(config.out, backbone.placement.device):
+                _train(config, run_, plan)
+                _together.wait()  # until what was found can be read
         (score,) = results.read(run_.folder, {"trained": int, "chosen": list, "val": float})
     return Outcome({"scores": [score.record()]}, _told(config, score))
+
+
+def _check_company(config: Config, dataset: Dataset) -> None:
+    """Every process must have an image of every batch, and of every split."""
+    least = min(_batch(config), *(len(_learned(config, dataset, split, config.seed)) for split in datasets.SPLITS))
+    if least < runs.processes():
+        raise BadSetting(
+            f"{runs.processes()} processes were started, and a batch or a split has {least} images. Start fewer."
+        )
 
 
 def _recompute(config: Config, backbone: Backbone) -> None:
@@ -181,6 +193,8 @@ def _train(config: Config, run_: Run, plan: _Plan) -> None:
     first = {name: w.detach().clone() for name, w in own.items()}
     # The first seed comes last, so that its weights are in the network when that is saved.
     answered = [_one_seed(config, plan, first, seed, folders[seed]) for seed in reversed(seeds)][::-1]
+    if not run_.writes:
+        return
     if not results.read(run_.folder):
         found = _trials.joined([one for one, _ in answered])
         found.save(_trials.path_of(run_.folder, config.model, _head_told(config)))
@@ -201,7 +215,8 @@ def _one_seed(config: Config, plan: _Plan, first: dict[str, Any], seed: int, fol
     from twofold.steps import _through, _tuner
     from twofold.steps._epochs import Stream
 
-    files.sweep(folder)
+    if runs.is_main():
+        files.sweep(folder)
 
     def tuner(candidates: tuple[Candidate, ...]) -> Tuner:
         _through.put_back(plan.backbone, first)
