@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from twofold import files, runs
 from twofold.errors import BadRun, BadSetting
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
-from twofold.steps import _boards, _compared, _ledger, _page, _site, _standings
+from twofold.steps import _boards, _compared, _ledger, _page, _pages, _site, _standings
 from twofold.steps._page import RunFolder
 from twofold.steps._standings import Group, Row
 
-MARK = '<meta name="generator" content="twofold report">'
 BOARD_WORDS = {"value_text": _boards.value_text, "amount": _boards.amount, "title_of": _boards.title}
 VERBS = ("pretrain", "sample", "fid", "select", "compare", "probe")  # that have something to show
 HEADLINES = 4  # groups of scores that are summed up at the top
@@ -74,15 +72,15 @@ def _page_of(given: Sequence[Path], out: Path) -> Outcome:
     folders = _folders(given)
     parent = _parent(folders)
     shown = [_page.read(folder, parent) for folder in folders]
-    check_out(out)
-    page = _write(out, {"index.html": _render("report.html.j2", _content(shown))})
+    _pages.check_out(out)
+    page = _pages.write(out, {"index.html": _pages.render("report.html.j2", _content(shown))})
     return Outcome({"page": page, "runs": len(shown)}, f"A page about {_count(len(shown), 'run')}: {page}")
 
 
 def _submit(given: Sequence[Path], ledger: Path, out: Path | None) -> Outcome:
     """Add the scores of runs to a ledger: all of them, or of none where one is refused."""
     if out is not None:
-        check_out(out)
+        _pages.check_out(out)
     folders = _folders(given)
     # Choosing has no score on test, and nothing of its own to submit: the runs of transfer go in together.
     folders = [f for f in folders if len(folders) == 1 or runs.read_config(f)["verb"] != "select"]
@@ -97,31 +95,20 @@ def _submit(given: Sequence[Path], ledger: Path, out: Path | None) -> Outcome:
 def _site_of(ledger: Path, out: Path) -> Outcome:
     """The pages of a ledger."""
     shown = _ledger.alone(_ledger.entries(ledger))
-    check_out(out)
-    common = {"mark": MARK, "tasks": _boards.TASKS, "made": _made(shown), **BOARD_WORDS}
+    _pages.check_out(out)
+    common = {"mark": _pages.MARK, "tasks": _boards.TASKS, "made": _made(shown), **BOARD_WORDS}
     texts = {}
     for page in _site.pages(shown):
         addresses = {run.name: f"{page.up}runs/{run.folder.stem}.html" for run in shown}
-        texts[page.path] = _render(
+        texts[page.path] = _pages.render(
             "site.html.j2", {"page": page, "title": page.title, "addresses": addresses, **common}
         )
     for former in {*out.glob("*/*.html")} - {out / path for path in texts}:
-        if MARK in former.read_text(encoding="utf-8", errors="replace"):
+        if _pages.MARK in former.read_text(encoding="utf-8", errors="replace"):
             former.unlink()
-    first = _write(out, texts)
+    first = _pages.write(out, texts)
     facts = {"page": first, "runs": len(shown), "pages": len(texts)}
     return Outcome(facts, f"{_count(len(texts), 'page')} about {_count(len(shown), 'submitted run')}: {first}")
-
-
-def _write(out: Path, texts: Mapping[str, str]) -> str:
-    """Write pages, the first one last, so that what it leads to is there; gives its path."""
-    page = out / "index.html"
-    try:
-        for path, text in reversed([*texts.items()]):
-            files.write_text(out / path, text)
-    except OSError as error:
-        raise BadRun(f"{page} cannot be written: {error.strerror}. Give --out a folder that you may write.") from error
-    return str(page)
 
 
 def _folders(given: Sequence[Path]) -> list[Path]:
@@ -153,31 +140,6 @@ def _parent(folders: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
 
 
-def check_out(out: Path) -> None:
-    """Fail before any work where the page cannot or must not be written.
-
-    Raises:
-        BadRun: OUT is a file, may not be written, or holds files of others.
-    """
-    if out.exists() and not out.is_dir():
-        raise BadRun(f"{out} is a file. Give --out a folder: a new one, an empty one, or that of a former page.")
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise BadRun(
-            f"{out} cannot be made or written: {there} does not allow it. Give --out a folder that you may write."
-        )
-    if out.exists() and _foreign(out):
-        raise BadRun(f"{out} holds files that are no page of `twofold report`. Give --out a new or an empty folder.")
-
-
-def _foreign(out: Path) -> bool:
-    """Whether a folder has content, but no page of ours."""
-    page = out / "index.html"
-    if page.is_file():
-        return MARK not in page.read_text(encoding="utf-8", errors="replace")
-    return any(not path.name.startswith(".") for path in out.iterdir())
-
-
 def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
     """All that the template shows.
 
@@ -201,7 +163,7 @@ def _content(shown: Sequence[RunFolder]) -> dict[str, Any]:
         "standings": [(group, _standings.chart(group)) for group in standings],
         "unscored": [r for r in by_verb["probe"] if not r.scores or r.finished is None],
         "commands": _commands(shown), "unfinished": [r for r in shown if r.finished is None],
-        "made": _made(shown), "mark": MARK, "titles": _standings.BESIDE, "boards": boards,
+        "made": _made(shown), "mark": _pages.MARK, "titles": _standings.BESIDE, "boards": boards,
         "addresses": {r.name: f"#run-{files.slug(r.name)}" for r in shown}, **BOARD_WORDS,
     }  # fmt: skip
 
@@ -272,22 +234,6 @@ def _made(shown: Sequence[RunFolder]) -> str:
         f"runs of {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''} with {told}" if days else "runs without a date"
     )
     return f"Page written on {time.strftime('%Y-%m-%d')} about {_count(len(shown), 'run')}; {when}."
-
-
-def _render(template: str, content: Mapping[str, Any]) -> str:
-    """A page's text; everything that comes from a run is escaped."""
-    return str(_environment().get_template(template).render(content))
-
-
-@cache
-def _environment() -> Any:
-    """Templates, read and compiled once however many pages there are."""
-    import jinja2
-
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("twofold"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.records import Outcome, Score
 from twofold.settings import Settings, setting
-from twofold.steps import _drawn, pretrain, probe, report, sample, select
+from twofold.steps import _drawn, _pages, pretrain, probe, report, sample, select
 
 log = logging.getLogger("twofold")
 
@@ -114,7 +114,7 @@ def _check(config: Config, plan: dict[str, Part]) -> None:
     backbones.place(config.device, "fp32")
     for part in plan.values():
         part.check()
-    report.check_out(config.out / "report")
+    _pages.check_out(config.out / "report")
 
 
 def _judge_samples(folder: Path, num: int) -> list[Score]:

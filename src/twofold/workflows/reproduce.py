@@ -14,7 +14,7 @@ from twofold.datasets import base as datasets
 from twofold.errors import BadSetting
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
-from twofold.steps import report
+from twofold.steps import _pages, report
 from twofold.workflows import _claims, _costs, _planned, _recipes, _reproduced
 from twofold.workflows._planned import Part
 from twofold.workflows._recipes import Recipe
@@ -72,7 +72,7 @@ def run(config: Config) -> Outcome:
     costs = _costs.estimate(planned, known, measure=config.scale == "paper" or config.plan)
     if config.plan:
         return _told_plan(recipes, planned, known, costs)
-    report.check_out(config.out / "report")
+    _pages.check_out(config.out / "report")
     started = time.monotonic()
     failed = _planned.make(planned, known)
     seconds = time.monotonic() - started
