@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from twofold.analyses import cka
-from twofold.errors import BadData
 
 WIDTHS = (3, 17, 200)
 
@@ -119,8 +118,3 @@ def test_every_row_is_in_one_minibatch_of_no_fewer_rows(rows: int, least: int) -
     assert [k for cut in found for k in range(rows)[cut]] == list(range(rows))
     sizes = [cut.stop - cut.start for cut in found]
     assert min(sizes) >= least and max(sizes) - min(sizes) <= 1
-
-
-def test_too_few_rows_are_one_clear_line() -> None:
-    with pytest.raises(BadData, match="CKA needs 4 rows, not 3"):
-        list(cka.Cka().measure({"first": np.eye(3), "second": np.eye(3)}))

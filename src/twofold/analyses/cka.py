@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.analyses.base import Analysis, Table
-from twofold.errors import BadData
 from twofold.records import Score
 
 LEAST = 4  # rows of a minibatch: eq. 5 divides by n - 3
@@ -121,13 +120,12 @@ class Cka(Analysis):
 
     needs = ("first", "second")
     same = "rows"
+    least = LEAST
 
     def measure(self, tables: Mapping[str, Table]) -> Iterator[Score]:
         """Yield the `cka` of `first` [N, D] and `second` [N, E]; rows are the same images in the same random order."""
         self.check(tables)
         pair = [np.asarray(tables[name], dtype=np.float64) for name in self.needs]
-        if len(pair[0]) < LEAST:
-            raise BadData(f"CKA needs {LEAST} rows, not {len(pair[0])}. Give more images.")
         sums = of_tables(pair)
         value, ends = float(sums.cka()[0, 1]), sums.interval(lambda found: float(found[0, 1]))
         about = {"estimate": "linear, unbiased", "batch": min(BATCH, len(pair[0]))}
