@@ -23,6 +23,7 @@ LEAST = 4  # rows of a minibatch: eq. 5 divides by n - 3
 BATCH = 256
 GROUPS = 20  # of minibatches, of which the jackknife leaves out one at a time
 LEAST_GROUPS = 4
+SMALLEST = 1e-150  # root of an HSIC; below it its square is no longer a normal number
 LEVEL = 0.975  # of Student's t, for an interval of 95 %
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -58,10 +59,10 @@ def alike(sums: Matrix) -> Matrix:
     A table whose rows are all the same is like nothing, not even itself: 0.
     """
     own = np.sqrt(np.diagonal(sums))
-    with np.errstate(divide="ignore"):
-        scale = np.where(own > 0, 1 / own, 0)
+    alive = own > SMALLEST
+    scale = np.where(alive, 1 / np.maximum(own, SMALLEST), 0)
     found: Matrix = np.clip(sums * np.outer(scale, scale), -1, 1)
-    np.fill_diagonal(found, own > 0)
+    np.fill_diagonal(found, alive)
     return found
 
 
