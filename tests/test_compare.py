@@ -86,15 +86,16 @@ def test_independent_noise_makes_the_diagonal_less_than_1_and_shared_noise_does_
 def test_scores_and_figures(compared: Path) -> None:
     scores = results.read(compared)
     facts = json.loads((compared / "finished.json").read_text())
-    assert {s.name for s in scores} == {"cka_mean", "cka_same", "cka_mirrored", "cka_unmirrored"}
+    names = ("cka_mean", "cka_same", "cka_mirrored", "cka_unmirrored", "cka_mirror_gain")
+    assert {s.name for s in scores} == set(names)
     assert all(s.split == "val" and s.n == 60 and s.low is not None and s.low < s.value < s.high for s in scores)
     found = numbers(compared)
     first = [v for (row, column), v in found.items() if row.endswith("t30_p1") and column.endswith("t30_p1")]
     assert scores[0].value == pytest.approx(np.mean(first), abs=1e-9)
     kinds = ("blocks", "steps", "pools")
-    names = [f"{name}-{kind}.png" for name in ("cka", "cka-untrained") for kind in kinds]
-    assert [Path(path).name for path in facts["pictures"]] == names
-    for name in names:
+    figures = [f"{name}-{kind}.png" for name in ("cka", "cka-untrained") for kind in kinds]
+    assert [Path(path).name for path in facts["pictures"]] == figures
+    for name in figures:
         with Image.open(compared / name) as picture:
             assert picture.width > 500 and len(picture.convert("RGB").resize((64, 64)).getcolors(4096) or []) > 20
         assert (compared / name).with_suffix(".svg").read_text().startswith("<?xml")
@@ -240,3 +241,47 @@ def test_matched_rows_are_drawn_as_a_line(tmp_path: Path) -> None:
         similarities.maps([panel], "rows", "columns", "title", [tmp_path / f"{matched}.svg"])
     green = [(tmp_path / f"{matched}.svg").read_text().count("#009e73") for matched in (False, True)]
     assert green[0] == 0 < green[1]
+
+
+def test_the_page_shows_what_was_compared(compared: Path, tmp_path: Path, command: Command) -> None:
+    assert command("report", compared, "--out", tmp_path / "page")[0] == 0
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert page.count("data:image/png") == 6 and page.count("of the same networks untrained") >= 3
+    assert 'href="#similarity"' in page and "independent noise" in page
+    first = results.read(compared)[0]
+    assert f"{first.value:.2f}<small>{first.low:.2f} to {first.high:.2f}</small>" in page
+    assert page.count('<span class="badge">control</span>') == len(results.read(compared)) / 2
+
+
+def test_an_unfinished_run_is_shown_as_far_as_it_is(compared: Path, tmp_path: Path, command: Command) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_bytes((compared / "config.toml").read_bytes())
+    assert command("report", tmp_path / "run", "--out", tmp_path / "page")[0] == 0
+    assert "unfinished" in (tmp_path / "page" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.toml", "models = [", "model = ["),
+        ("finished.json", '"n": 60', '"n": "60"'),
+        ("finished.json", '"same": true', '"same": false, "matches": [{}]'),
+        ("results.jsonl", '"steps"', '"step"'),
+        ("cka-blocks.png", "", ""),
+    ],
+)
+def test_a_damaged_run_is_one_line_on_the_page(
+    compared: Path, tmp_path: Path, command: Command, name: str, old: str, new: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in compared.iterdir():
+        if path.is_file():
+            (run / path.name).write_bytes(path.read_bytes())
+    text = (run / name).read_text() if old else ""
+    assert old in text
+    (run / name).write_text(text.replace(old, new))
+    if '"matches": [{}]' in new:
+        facts = json.loads((compared / "finished.json").read_text())
+        (run / name).write_text(json.dumps({**facts, "same": False, "matches": [{}]}))
+    refused(command("report", run, "--out", tmp_path / "page"), name)

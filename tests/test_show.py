@@ -121,7 +121,8 @@ def test_the_same_picture_twice(tiny_run: Path, photos: list[Path], tmp_path: Pa
         assert command("show", tiny_run, *photos[:2], "--out", tmp_path / name, "--t", "20,200")[0] == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert insides.is_ours(tmp_path / "a.png") and insides.is_ours(tmp_path / "c.svg")
-    assert command("show", tiny_run, photos[0], "--out", tmp_path / "a.png", "--blocks", "mid")[0] == 0
+    # Flags may stand anywhere.
+    assert command("show", tiny_run, "--out", tmp_path / "a.png", photos[0], "--blocks", "mid")[0] == 0
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
@@ -214,6 +215,17 @@ def test_a_store_whose_images_changed_is_refused(photos: list[Path], tmp_path: P
     assert command(*asked, "--cell", "b1_p8")[0] == 0
     shutil.copy(photos[0], tmp_path / "data" / "val" / "class0" / "more.png")
     refused(command(*asked, "--cell", "b1_p8"), "was made from other images than")
+
+
+def test_more_images_than_a_figure_has_room_for_are_refused(
+    photos: list[Path], tmp_path: Path, command: Command
+) -> None:
+    (tmp_path / "many").mkdir()
+    for k in range(25):
+        shutil.copy(photos[0], tmp_path / "many" / f"{k}.png")
+    refused(
+        command("show", "pixels:8", tmp_path / "many", "--out", tmp_path / "x.png"), "24 images at most", "holds 25"
+    )
 
 
 def test_noise_is_the_images_own(tiny_run: Path, photos: list[Path]) -> None:

@@ -74,7 +74,7 @@ def _run(arguments: list[str]) -> int:
     if verb not in verbs():
         raise unknown("verb", verb, verbs(), "`twofold --help` explains them.")
     module = registry.find(verbs()[verb], verb)
-    given = vars(_parser(verb, module).parse_args(rest))
+    given = vars(_parser(verb, module).parse_intermixed_args(rest))
     values = {**_from_file(given.pop("config")), **{n: v for n, v in given.items() if v not in (None, [])}}
     shown_as_json, quiet = values.pop("json", False), values.pop("quiet", False)
     config = settings.build(module.Config, values, verb)

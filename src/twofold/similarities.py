@@ -69,6 +69,7 @@ def maps(panels: Sequence[Panel], rows: str, columns: str, title: str, outs: Seq
     bar.ax.tick_params(labelsize=8)
     for out in outs:
         _save(figure, out)
+        figure.set_layout_engine("none")  # laid out once is enough, and takes longest
 
 
 def _ticks(ax: Axes, panel: Panel) -> None:

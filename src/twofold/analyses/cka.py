@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.analyses.base import Analysis, Table
-from twofold.errors import BadData
 from twofold.records import Score
 
 LEAST = 4  # rows of a minibatch: eq. 5 divides by n - 3
 BATCH = 256
 GROUPS = 20  # of minibatches, of which the jackknife leaves out one at a time
 LEAST_GROUPS = 4
+SMALLEST = 1e-150  # root of an HSIC; below it its square is no longer a normal number
 LEVEL = 0.975  # of Student's t, for an interval of 95 %
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -59,10 +59,10 @@ def alike(sums: Matrix) -> Matrix:
     A table whose rows are all the same is like nothing, not even itself: 0.
     """
     own = np.sqrt(np.diagonal(sums))
-    with np.errstate(divide="ignore"):
-        scale = np.where(own > 0, 1 / own, 0)
+    alive = own > SMALLEST
+    scale = np.where(alive, 1 / np.maximum(own, SMALLEST), 0)
     found: Matrix = np.clip(sums * np.outer(scale, scale), -1, 1)
-    np.fill_diagonal(found, own > 0)
+    np.fill_diagonal(found, alive)
     return found
 
 
@@ -121,13 +121,12 @@ class Cka(Analysis):
 
     needs = ("first", "second")
     same = "rows"
+    least = LEAST
 
     def measure(self, tables: Mapping[str, Table]) -> Iterator[Score]:
         """Yield the `cka` of `first` [N, D] and `second` [N, E]; rows are the same images in the same random order."""
         self.check(tables)
         pair = [np.asarray(tables[name], dtype=np.float64) for name in self.needs]
-        if len(pair[0]) < LEAST:
-            raise BadData(f"CKA needs {LEAST} rows, not {len(pair[0])}. Give more images.")
         sums = of_tables(pair)
         value, ends = float(sums.cka()[0, 1]), sums.interval(lambda found: float(found[0, 1]))
         about = {"estimate": "linear, unbiased", "batch": min(BATCH, len(pair[0]))}

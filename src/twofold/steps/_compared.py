@@ -17,13 +17,14 @@ KINDS = {
 UNTRAINED = "cka-untrained"
 NAMES = {
     "cka_mean": "all pairs of blocks", "cka_same": "equal blocks", "cka_mirrored": "mirrored blocks",
-    "cka_unmirrored": "other pairs of both halves",
+    "cka_unmirrored": "other pairs of both halves", "cka_mirror_gain": "mirrored less other pairs",
 }  # fmt: skip
 
 
 def similarity(run: RunFolder) -> dict[str, Any]:
     """Pictures with what they show, the means, and which block is most like each of another network."""
-    models = [run.short(name) for name in run.settings["models"]]
+    with _page.undamaged(run.folder / "config.toml"):
+        models = [run.short(name) for name in run.settings["models"]]
     facts = run.finished or {}
     with _page.undamaged(run.folder / "finished.json"):
         matched = (

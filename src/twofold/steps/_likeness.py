@@ -19,7 +19,7 @@ from twofold.steps._sides import Side
 
 Matrix = NDArray[np.float64]
 Measure = Callable[[Matrix], float]
-MOST_PANELS = 8  # blocks that get a map of their steps or pools of their own
+MOST_PANELS = 8  # maps of a figure; of more, some are drawn, as far apart as can be
 CSV_HEAD = ("row_block", "row_t", "row_pool", "column_block", "column_t", "column_pool", "cka")
 
 
@@ -111,6 +111,8 @@ def _measures(pair: Pair, look: Look) -> dict[str, Measure]:
         found["cka_same"] = lambda values: float(np.diagonal(values).mean())
         if len(look.rows) > 3:
             found |= {"cka_mirrored": mirrored, "cka_unmirrored": unmirrored}
+            # Of the same images, so that its interval is narrower than two intervals are apart.
+            found["cka_mirror_gain"] = lambda values: mirrored(values) - unmirrored(values)
     return found
 
 
@@ -165,6 +167,8 @@ def draw(pair: Pair, matrix: Matrix, names: tuple[str, str], title: str, folder:
     found = []
     for kind, (unit, panels) in kinds.items():
         if panels:
+            kept = {round(k) for k in np.linspace(0, len(panels) - 1, MOST_PANELS).tolist()}
+            panels = [panel for k, panel in enumerate(panels) if k in kept]
             path = folder / f"{pair.name}-{kind}.png"
             rows, columns = (f"{unit} of {name}" for name in names)
             similarities.maps(panels, rows, columns, title, [path, path.with_suffix(".svg")])
@@ -203,8 +207,7 @@ def _axis_panels(pair: Pair, matrix: Matrix, axis: str) -> list[Panel]:
             title = _title(pair, other, block)
             rows, columns = ([_step(v) for v in own] for own in values)
             panels.append(Panel(title, pair.of(matrix, cells[0], cells[1]), rows, columns))
-    kept = {round(k) for k in np.linspace(0, len(panels) - 1, MOST_PANELS).tolist()}
-    return [panel for k, panel in enumerate(panels) if k in kept]
+    return panels
 
 
 def _cell(side: Side, block: Any, axis: str, value: Any) -> Cell:

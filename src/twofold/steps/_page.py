@@ -28,13 +28,15 @@ MEANINGS = {
 LEAVE_OUT = "Leave this run out, or make it again in another folder."
 
 # What the page counts with, where a run has it: settings and facts of each verb, and what a score says about itself.
-SETTINGS: dict[str, Kinds] = {"pretrain": {"images": int}, "select": {"shots": int, "trials": int}}
+SETTINGS: dict[str, Kinds] = {
+    "pretrain": {"images": int}, "select": {"shots": int, "trials": int}, "compare": {"models": list[str]},
+}  # fmt: skip
 FACTS: dict[str, Kinds] = {
     "pretrain": {
         "images": int, "parameters": int, "seconds": Number, "images_per_second": Number, "loss": Number,
         "probe": Number | None,
     },
-    "sample": {"num": int},
+    "sample": {"num": int}, "compare": {"n": int, "same": bool, "matches": list},
 }  # fmt: skip
 ABOUT: Kinds = {
     "shots": int, "per_seed": list[Number], "val": Number, "t": Number | None, "sigma": Number | None,

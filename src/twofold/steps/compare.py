@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,12 @@ class Config(_fill.Reading):
 def run(config: Config) -> Outcome:
     """Read features that are not there yet, compare all pairs in one reading of the stores, write and draw."""
     _check(config)
+    runs.check_free(config.out, "compare", config)
     dataset = datasets.load(config.data, on_error=config.on_error)
     rows = _drawn(config, dataset)
-    sides, pairs = _compared(config)
+    # First without weights, whose reading may take minutes.
+    _compared(config, partial(backbones.load, weightless=True))
+    sides, pairs = _compared(config, config.load)
     inputs = {f"model_{k + 1}": side.backbone.fingerprint for k, side in enumerate(sides)}
     with runs.opened(config.out, "compare", config, inputs | {"data": dataset.fingerprint}) as run_:
         if done := run_.again(_told):
@@ -97,7 +101,7 @@ def _drawn(config: Config, dataset: datasets.Dataset) -> Drawn:
     return Drawn(dataset, config.split, config.rows, config.seed)
 
 
-def _compared(config: Config) -> tuple[list[Side], list[Pair]]:
+def _compared(config: Config, load: Callable[[str], Backbone]) -> tuple[list[Side], list[Pair]]:
     """The sides, each once, and the pairs of them that are looked at."""
     untrained = [_untrained(model) for model in config.models]
     named = [(config.models, False)]
@@ -111,7 +115,7 @@ def _compared(config: Config) -> tuple[list[Side], list[Pair]]:
     for models, control in named:
         for model in models:
             if model not in loaded:
-                loaded[model] = config.load(model)
+                loaded[model] = load(model)
         row, column = _both(config, models, loaded)
         numbers = [_number(sides, side) for side in (row, column)]
         name = "cka-untrained" if control else "cka"

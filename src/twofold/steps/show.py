@@ -22,6 +22,7 @@ SIGMAS = (0.05, 0.31, 0.8, 2.0)  # by default: hardly noised to hardly seen
 SHOWN_BLOCKS = 4
 SUFFIXES = (".png", ".svg")
 LEAST_POINTS = 4
+MOST_IMAGES = 24  # rows of pictures that a figure has room for
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def run(config: Config) -> Outcome:
     _check(config)
     _seen.check_layout(config.layout)
     paths = _images.paths(config.image) if config.image else []
+    if len(paths) > MOST_IMAGES:
+        raise BadSetting(f"show draws {MOST_IMAGES} images at most, and IMAGE holds {len(paths):,}. Give fewer.")
     if config.classes:
         told = _classes(config, config.classes)
     elif config.neighbours:
