@@ -168,8 +168,8 @@ def test_one_image_over_and_over_looks_real_and_covers_nothing() -> None:
     assert {s.value for s in base.load("precision_recall").measure({"generated": same, "real": same})} == {1.0}
 
 
-def test_rounding_is_no_distance() -> None:
-    """Balls of images that are there five times have no radius; the same image lies in them all the same."""
+def test_an_image_lies_in_the_balls_of_its_copies() -> None:
+    """They have no radius, but for rounding."""
     points = np.random.default_rng(0).normal(size=(40, 300)) + 3
     copies = np.repeat(points, 5, 0)
     found = base.load("precision_recall").measure({"generated": points[::-1], "real": copies})
