@@ -185,6 +185,8 @@ def test_mistakes_are_one_line_before_any_work(command: Command, tmp_path: Path,
     refused(command("fid", str(tmp_path / "empty"), "digits", *FAST), "holds no images")
     refused(command("fid", str(tmp_path / "none"), "digits", *FAST), "does not exist", "DATA@SPLIT")
     refused(command("fid", "digits", *FAST), "fid needs B")
+    refused(command("fid", "", "digits", *FAST), "names no images")
+    refused(command("fid", str(one / "0000.png"), "digits", *FAST), "is a file")
     refused(command("fid", "digitz", "digits", *FAST), "digitz", "digits")
     refused(command("fid", "digits@valid", "digits", *FAST), "'valid'", "Did you mean 'val'")
     refused(command("fid", f"folder:{folder}?all@test", "digits", *FAST), "holds no images", "another split")

@@ -166,3 +166,11 @@ def test_one_image_over_and_over_looks_real_and_covers_nothing() -> None:
     found = {s.name: s.value for s in base.load("precision_recall").measure({"generated": same, "real": b})}
     assert found == {"precision": 1.0, "recall": pytest.approx(1 / len(b))}
     assert {s.value for s in base.load("precision_recall").measure({"generated": same, "real": same})} == {1.0}
+
+
+def test_an_image_lies_in_the_balls_of_its_copies() -> None:
+    """They have no radius, but for rounding."""
+    points = np.random.default_rng(0).normal(size=(40, 300)) + 3
+    copies = np.repeat(points, 5, 0)
+    found = base.load("precision_recall").measure({"generated": points[::-1], "real": copies})
+    assert [s.value for s in found] == [1.0, 1.0]

@@ -19,7 +19,6 @@ from twofold.results import bootstrap_interval
 
 NEIGHBOUR = 3
 ROWS = 2048  # of either set at a time
-ROUNDING = 1e-12  # a squared distance that is a smaller part of the squared lengths is none
 
 
 @final
@@ -73,9 +72,7 @@ def _radii(judge: Table, centres: NDArray[np.float64], first: int, centre: NDArr
 
 def _squared(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     """Squared distances of all rows of two sets: [A, B]."""
-    lengths = (a * a).sum(1)[:, None] + (b * b).sum(1)
-    found: NDArray[np.float64] = lengths - 2 * a @ b.T
-    found[found < ROUNDING * lengths] = 0
+    found: NDArray[np.float64] = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * a @ b.T
     return found
 
 

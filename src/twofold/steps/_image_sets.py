@@ -91,8 +91,10 @@ def parse(given: str, on_error: str) -> Side:
     """What stands behind one of the two names.
 
     Raises:
-        UnknownName, BadData, BadRun, BadStore: nothing that can be compared.
+        UnknownName, BadSetting, BadData, BadRun, BadStore: nothing that can be compared.
     """
+    if not given:
+        raise BadSetting(f"'' names no images. Give {HELP}.")
     name, split = _apart(given)
     if split:
         datasets.check_split(name, split)
@@ -100,7 +102,8 @@ def parse(given: str, on_error: str) -> Side:
         return _stored(given, store.load(name), split)
     data = f"folder:{_images_of(Path(name))}?all" if Path(name).is_dir() else name
     if "/" in data.partition(":")[0]:
-        raise BadData(f"{data} does not exist. Give {HELP}.")
+        what = "is a file" if Path(data).exists() else "does not exist"
+        raise BadData(f"{data} {what}. Give {HELP}.")
     return _images(given, datasets.load(data, on_error=on_error), split)
 
 

@@ -1,6 +1,6 @@
 """What choosing a tap costs: a whole `twofold select` beside nothing but its forward passes, in one run.
 
-    python bench/select.py [--images 10000] [--blocks 20] [--steps 6] [--pools 1,2,4] [--widths 64,128,128,128]
+    python bench/selection.py [--images 10000] [--blocks 20] [--steps 6] [--pools 1,2,4] [--widths 64,128,128,128]
 
 A U-Net for 32 pixels with random weights (time does not depend on them) and images of noise in a folder of PNGs, in ten
 classes. `select` decodes them, reads all blocks and pools in one pass a noise step, writes the store, solves one ridge
@@ -9,11 +9,6 @@ deepest block asked for, on images that lie in memory (on a fifth of them, befor
 """
 
 from __future__ import annotations
-
-import sys
-
-# This folder is first on the path, and this file would be taken for the standard library's `select`.
-sys.path = [place for place in sys.path if place != __file__.rpartition("/")[0]]
 
 import argparse
 import platform
