@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
@@ -22,13 +21,12 @@ from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
 from twofold.heads.ridge import Ridge
-from twofold.steps import _labels, _objectives, _schedule
+from twofold.steps import _architecture, _labels, _objectives, _schedule
 
 # Where the cheap probe reads while training: the middle of the useful range of every model met so far.
 PROBE_SIGMA = 0.18
 PROBE_ROWS = 2000
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
-ATTENTION_UP_TO = 16  # maps of this side or smaller get attention, as in Ho et al. 2020
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,7 @@ class Recipe:
     warmup: int
     ema: int
     clip: float
+    unet: str
     widths: tuple[int, ...] | None
     layers: int | None
     objective: str
@@ -57,6 +56,12 @@ class Recipe:
     def of(cls, config: Any) -> Recipe:
         """The settings of these names."""
         return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
+
+    def wanted(self, side: int, dataset: Dataset) -> _architecture.Wanted:
+        """The shape of the network for images of this side."""
+        classes = len(dataset.classes) if self.labels else 0
+        outputs = 1 + self.learned_variance
+        return _architecture.Wanted(side, dataset.channels, self.unet, self.widths, self.layers, outputs, classes)
 
 
 class Trainer:
@@ -79,7 +84,7 @@ class Trainer:
         classes = len(dataset.classes) if recipe.labels else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            unet = network(side, dataset.channels, recipe.widths, recipe.layers, self._objective.outputs, classes)
+            unet = _architecture.network(recipe.wanted(side, dataset))
         unet.to(self._accelerator.device, memory_format=torch.channels_last)
         # Before the optimizer is told of the weights: the table of classes gets a row for "no class".
         self._backbone = self._objective.backbone(unet, Placement(self._accelerator.device, torch.float32))
@@ -274,43 +279,3 @@ class Trainer:
         maps = self._backbone.features(x, self._backbone.step(PROBE_SIGMA), [middle, middle + 1], own)
         table = torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1)
         return table.cpu().numpy(), rows.labels[:count]
-
-
-def network(
-    side: int, channels: int, widths: tuple[int, ...] | None, layers: int | None, outputs: int = 1, classes: int = 0
-) -> UNet2DModel:
-    """A U-Net for images of this side; by default levels are halved down to 4 pixels (or to an odd side).
-
-    Args:
-        outputs: channels that it gives for each that it takes.
-        classes: how many classes it can be told.
-    """
-    widths = widths or default_widths(side)
-    sides = [side // 2**k for k in range(len(widths))]
-    attended = [s <= ATTENTION_UP_TO and s < side for s in sides]
-    return UNet2DModel(
-        sample_size=side,
-        in_channels=channels,
-        out_channels=outputs * channels,
-        layers_per_block=layers or (1 if side <= 16 else 2),
-        block_out_channels=widths,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attended),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attended)),
-        attention_head_dim=None,
-        norm_num_groups=_groups(widths),
-        num_class_embeds=classes or None,
-    )
-
-
-def default_widths(side: int) -> tuple[int, ...]:
-    """Channels of each level: 32, 64 for 8 pixels; from 64 doubling once for larger images."""
-    levels, rest = 1, side
-    while rest % 2 == 0 and rest > 4:
-        levels, rest = levels + 1, rest // 2
-    first = 32 if side <= 16 else 64
-    return (first, *[2 * first] * (levels - 1))
-
-
-def _groups(widths: tuple[int, ...]) -> int:
-    """The largest usual group count that divides every width."""
-    return next(g for g in (32, 16, 8, 4, 2, 1) if all(w % g == 0 and w // g > 1 for w in widths) or g == 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -39,6 +40,10 @@ class Config(Settings):
     warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0, most=10**12)
     ema: int = setting(9_000, help="half-life of the weight average, in images", least=0, most=10**12)
     clip: float = setting(1.0, help="largest norm of the gradient; 0: no clipping", least=0)
+    unet: str = setting(
+        "plain",
+        help="network: plain, adm (for 8, 28, 32, 64, 128 or 256 pixels), or FILE.json of a diffusers UNet2DModel",
+    )
     widths: tuple[int, ...] | None = setting(
         None,
         help="channels of each level, finest first; none: from the image size",
@@ -84,7 +89,10 @@ def run(config: Config) -> Outcome:
     _check_objective(config)
     dataset = datasets.load(config.data, sealed=("test",), on_error=config.on_error)
     side = _side(config, dataset)
+    _check_network(config, dataset, side)
     inputs = {"data": dataset.fingerprint}
+    if config.unet.endswith(".json"):
+        inputs["unet"] = hashlib.sha256(Path(config.unet).read_bytes()).hexdigest()[:16]
     with runs.opened(config.out, "pretrain", config, inputs, together=True) as run_:
         if done := run_.again(_told):
             return done
@@ -213,16 +221,19 @@ def _check_objective(config: Config) -> None:
         raise BadSetting(f"{wrong[0]} is for --objective epsilon and v; edm has no such schedule. Leave it out.")
 
 
+def _check_network(config: Config, dataset: datasets.Dataset, side: int) -> None:
+    """Refuse a network that does not fit the images, before a folder is made."""
+    from twofold.steps import _architecture
+    from twofold.steps._trainer import Recipe
+
+    _architecture.check(Recipe.of(config).wanted(side, dataset))
+
+
 def _side(config: Config, dataset: datasets.Dataset) -> int:
     side = config.size or dataset.image_size
     if side is None:
         raise BadSetting(
             f"The images of {config.data} have different sizes. Give --size, the side to train at in pixels."
-        )
-    levels = len(config.widths) if config.widths else 1
-    if side % 2 ** (levels - 1):
-        raise BadSetting(
-            f"Images of {side} pixels cannot be halved {levels - 1} times, as {levels} --widths ask for. Give fewer."
         )
     return side
 
