@@ -114,6 +114,7 @@ def settings(wanted: Wanted) -> dict[str, Any]:
         "out_channels": wanted.outputs * wanted.channels,
         "num_class_embeds": wanted.classes or None,
         "class_embed_type": None,
+        "dropout": 0.0,  # its chances would not belong to the image
     }
     if wanted.unet not in NAMED:
         return _from_file(wanted, common)

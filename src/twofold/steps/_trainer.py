@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from diffusers.training_utils import EMAModel
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold import files, noise, pooling, runs
@@ -21,7 +23,8 @@ from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
 from twofold.heads.ridge import Ridge
-from twofold.steps import _architecture, _labels, _objectives, _schedule
+from twofold.steps import _architecture, _augment, _labels, _objectives, _schedule
+from twofold.steps._averages import Averages
 
 # Where the cheap probe reads while training: the middle of the useful range of every model met so far.
 PROBE_SIGMA = 0.18
@@ -37,7 +40,7 @@ class Recipe:
     batch: int
     lr: float
     warmup: int
-    ema: int
+    ema: tuple[int, ...]
     clip: float
     unet: str
     widths: tuple[int, ...] | None
@@ -47,10 +50,14 @@ class Recipe:
     learned_variance: bool
     labels: bool
     label_dropout: float
+    augment: str
     steps: int
     seed: int
     device: str | None
     precision: str
+    accumulate: int
+    checkpointing: bool
+    compile: bool
 
     @classmethod
     def of(cls, config: Any) -> Recipe:
@@ -87,14 +94,18 @@ class Trainer:
             unet = _architecture.network(recipe.wanted(side, dataset))
         unet.to(self._accelerator.device, memory_format=torch.channels_last)
         # Before the optimizer is told of the weights: the table of classes gets a row for "no class".
-        self._backbone = self._objective.backbone(unet, Placement(self._accelerator.device, torch.float32))
+        placement = Placement(self._accelerator.device, torch.float32, compile=recipe.compile)
+        self._backbone = self._objective.backbone(unet, placement)
+        if recipe.checkpointing:
+            self._backbone.recompute()
+        self.parameters = sum(p.numel() for p in unet.parameters() if p.requires_grad)
+        self._network: Any = unet
+        if recipe.augment == "edm":
+            unet.class_embedding = _augment.Told(unet)
         optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, weight_decay=0.0, fused=True)
-        # The half-life in images, as a decay an update; short runs warm up: (1 + k) / (10 + k).
-        decay = 0.5 ** (recipe.batch / recipe.ema) if recipe.ema else 0.0
-        self._ema = EMAModel(unet.parameters(), decay=decay, foreach=True)
         self._unet, self._optimizer = self._accelerator.prepare(unet, optimizer)
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
-        self.parameters = sum(p.numel() for p in self._parameters)
+        self._averages = Averages(self._parameters, recipe.ema, recipe.batch)
         self._dataset = dataset
         self._images = self._load("train")
         self._labels = torch.from_numpy(_labels.whole(dataset, "train")).to(self._images.device) if classes else None
@@ -108,19 +119,27 @@ class Trainer:
     def update(self) -> None:
         """One optimizer step on the next images; their loss is kept without waiting for it."""
         share, count = self._share(), min(self.recipe.batch, self.recipe.images - self.seen)
-        # All processes must take part, so one without a share takes an image that does not count.
-        loss = self._loss(self._unet, share or range(self.seen, self.seen + 1))
-        # Gradients are averaged over processes; so weighted, the average is that of the images, as in one process.
-        loss = loss * (len(share) * self._accelerator.num_processes / count)
         self._set_rate()
-        self._accelerator.backward(loss)
+        # All processes must take part, so one without a share takes an image that does not count.
+        parts = [part for part in _cut(share, self.recipe.accumulate) if part] or [share]
+        losses = [self._backward(part, count, last=part is parts[-1]) for part in parts]
         if self.recipe.clip:
             self._accelerator.clip_grad_norm_(self._parameters, self.recipe.clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._ema.step(self._parameters)
+        self._averages.step()
         self.seen += count
-        self._unread.append(loss.detach())
+        self._unread.append(torch.stack(losses).sum())
+
+    def _backward(self, part: range, count: int, *, last: bool) -> Tensor:
+        """Add the gradients of some of an update's `count` images; processes exchange them after the last."""
+        with nullcontext() if last else self._accelerator.no_sync(self._unet):
+            loss = self._loss(self._unet, part or range(self.seen, self.seen + 1))
+            # Gradients are averaged over processes; so weighted, the average is that of the images, as in one process.
+            loss = loss * (len(part) * self._accelerator.num_processes / count)
+            self._accelerator.backward(loss)
+        kept: Tensor = loss.detach()
+        return kept
 
     def losses(self) -> list[float]:
         """The loss of every update since `mean_loss` was last asked for, each the mean over its images."""
@@ -141,10 +160,10 @@ class Trainer:
         Finite weights may still be so large that every loss is infinite, so both networks see some images again.
         """
         moments = [v for state in self._optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
-        kept = (*self._parameters, *self._ema.shadow_params, *moments)
+        kept = (*self._parameters, *self._averages.tensors, *moments)
         finite = all(bool(tensor.isfinite().all()) for tensor in kept)
         if finite:
-            with self._averaged():
+            with self._averages.in_place():
                 finite = math.isfinite(self._last_loss())
         return all(self._gathered(int(finite and math.isfinite(self._last_loss()))))
 
@@ -162,7 +181,7 @@ class Trainer:
 
     def probe(self) -> float:
         """Accuracy on val of a ridge head on the averaged network's middle and first decoder blocks."""
-        with self._averaged():
+        with self.averaged():
             x, y = self._features("train")
             val = self._features("val")
         head = Ridge().fit(x, y, val=val)
@@ -178,7 +197,7 @@ class Trainer:
             "losses": losses,
             "unet": self._accelerator.unwrap_model(self._unet).state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "ema": self._ema.state_dict(),
+            **self._averages.state(),
             "scaler": self._accelerator.scaler.state_dict() if self._accelerator.scaler else None,
         }
         # Through memory, since a full disk shows as an error of the file and not of torch.
@@ -193,8 +212,7 @@ class Trainer:
             state = torch.load(path, map_location=self._accelerator.device, weights_only=True)
             self._accelerator.unwrap_model(self._unet).load_state_dict(state["unet"])
             self._optimizer.load_state_dict(state["optimizer"])
-            self._ema.load_state_dict(state["ema"])
-            self._ema.to(self._accelerator.device)
+            self._averages.load(state, self._accelerator.device)
             if self._accelerator.scaler:
                 self._accelerator.scaler.load_state_dict(state["scaler"])
             self._losses = list(state["losses"])
@@ -203,8 +221,7 @@ class Trainer:
         self.seen = self.saved = int(state["seen"])
 
     def pipeline(self) -> Any:
-        """The averaged network with its schedule, as a pipeline of diffusers; nothing can be trained on after it."""
-        self._ema.copy_to(self._parameters)
+        """The network with its schedule, as a pipeline of diffusers; to be saved while it is `averaged`."""
         return self._backbone.pipeline()
 
     def _load(self, split: str, most: int | None = None) -> Tensor:
@@ -217,8 +234,12 @@ class Trainer:
         shape, steps = self._images.shape[1:], self._objective.steps
         drawn = _schedule.draw(self.recipe.seed, numbers, len(self._images), shape, steps)
         x = self._images[torch.from_numpy(drawn.rows)]
+        ways = None
+        if self.recipe.augment != "none":
+            ways = _augment.changes(self.recipe.augment, self.recipe.seed, numbers)
+            x = _augment.changed(x, ways)
         levels, eps = torch.from_numpy(drawn.steps).to(x.device), torch.from_numpy(drawn.noise).to(x.device)
-        told = self._told(drawn)
+        told = self._told(drawn, ways)
 
         def ask(sample: Tensor, timestep: Tensor) -> Tensor:
             with self._accelerator.autocast():
@@ -227,13 +248,16 @@ class Trainer:
 
         return self._objective.loss(ask, self._backbone, x, levels, eps)
 
-    def _told(self, drawn: _schedule.Draw) -> dict[str, Tensor]:
-        """The images' labels, some of them left out, where the network learns from labels."""
-        if self._labels is None:
-            return {}
-        labels = self._labels[torch.from_numpy(drawn.rows)]
-        left_out = torch.from_numpy(drawn.chances < self.recipe.label_dropout).to(labels.device)
-        return {"class_labels": labels.masked_fill(left_out, self._backbone.classes)}
+    def _told(self, drawn: _schedule.Draw, ways: NDArray[np.float32] | None) -> dict[str, Tensor]:
+        """What the network learns beside images: their labels, some of them left out, and their changes."""
+        labels = None
+        if self._labels is not None:
+            labels = self._labels[torch.from_numpy(drawn.rows)]
+            left_out = torch.from_numpy(drawn.chances < self.recipe.label_dropout).to(labels.device)
+            labels = labels.masked_fill(left_out, self._backbone.classes)
+        if self.recipe.augment == "edm" and ways is not None:
+            return {"class_labels": _augment.together(labels, ways, self._images.device)}
+        return {} if labels is None else {"class_labels": labels}
 
     @torch.no_grad()
     def _last_loss(self) -> float:
@@ -242,14 +266,16 @@ class Trainer:
         return float(self._loss(self._accelerator.unwrap_model(self._unet), some))
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The averaged weights in the network's place."""
-        self._ema.store(self._parameters)
-        self._ema.copy_to(self._parameters)
-        try:
-            yield
-        finally:
-            self._ema.restore(self._parameters)
+    def averaged(self, which: int = 0) -> Iterator[None]:
+        """The network as it is read, sampled and saved: with averaged weights, and told of nothing but classes."""
+        training = self._network.class_embedding
+        with self._averages.in_place(which):
+            if isinstance(training, _augment.Told):
+                self._network.class_embedding = training.classes
+            try:
+                yield
+            finally:
+                self._network.class_embedding = training
 
     def _gathered(self, value: int) -> list[int]:
         """A whole number of every process."""
@@ -260,9 +286,8 @@ class Trainer:
     def _share(self) -> range:
         """This process's part of the next batch's image numbers; the last batch may be smaller."""
         end = min(self.seen + self.recipe.batch, self.recipe.images)
-        processes, mine = self._accelerator.num_processes, self._accelerator.process_index
-        cuts = [self.seen + (end - self.seen) * k // processes for k in range(processes + 1)]
-        return range(cuts[mine], cuts[mine + 1])
+        mine: int = self._accelerator.process_index
+        return _cut(range(self.seen, end), self._accelerator.num_processes)[mine]
 
     def _set_rate(self) -> None:
         self.lr = self.recipe.lr * _schedule.rate(self.seen, self.recipe.warmup, self.recipe.images)
@@ -279,3 +304,9 @@ class Trainer:
         maps = self._backbone.features(x, self._backbone.step(PROBE_SIGMA), [middle, middle + 1], own)
         table = torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1)
         return table.cpu().numpy(), rows.labels[:count]
+
+
+def _cut(numbers: range, parts: int) -> list[range]:
+    """Parts of nearly the same size; some are empty where there are more parts than numbers."""
+    cuts = [len(numbers) * k // parts for k in range(parts + 1)]
+    return [numbers[a:b] for a, b in pairwise(cuts)]

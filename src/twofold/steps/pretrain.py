@@ -38,7 +38,12 @@ class Config(Settings):
     batch: int = setting(64, help="images per update, over all processes", least=1, most=10**6)
     lr: float = setting(2e-3, help="peak learning rate of AdamW", least=0)
     warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0, most=10**12)
-    ema: int = setting(9_000, help="half-life of the weight average, in images", least=0, most=10**12)
+    ema: tuple[int, ...] = setting(
+        (9_000,),
+        help="half-lives of weight averages, in images; the first is the model, others are saved in ema-N/",
+        least=0,
+        most=10**12,
+    )
     clip: float = setting(1.0, help="largest norm of the gradient; 0: no clipping", least=0)
     unet: str = setting(
         "plain",
@@ -66,6 +71,12 @@ class Config(Settings):
     label_dropout: float = setting(
         0.1, help="with --labels: share of images whose class is left out, for guidance", least=0, most=1
     )
+    augment: str = setting(
+        "none",
+        help="changed copies of images: none, flip (left and right), or edm (flips, turns, scales, shifts, and the "
+        "network is told which, so that none is generated)",
+        choices=("none", "flip", "edm"),
+    )
     steps: int = setting(1000, help="noise steps T of epsilon and v", least=2, most=100_000)
     probe_every: int | None = setting(
         None, help="images between probe scores on val; 0: never; none: six in a run", least=0, most=10**12
@@ -79,6 +90,15 @@ class Config(Settings):
     seed: int = setting(0, help="seed of weights, order, steps and noise", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("fp32", help="number format of training", choices=("fp32", "bf16", "fp16"))
+    accumulate: int = setting(
+        1, help="parts that a batch is cut into, one after the other, for less memory", least=1, most=10**6,
+        identity=False,
+    )  # fmt: skip
+    checkpointing: bool = setting(
+        False, help="make activations again in the backward pass: less memory, same numbers, a third slower",
+        identity=False,
+    )  # fmt: skip
+    compile: bool = setting(False, help="compile the network's ResBlocks with torch.compile", identity=False)
 
 
 def run(config: Config) -> Outcome:
@@ -110,7 +130,9 @@ def _company(config: Config) -> Iterator[None]:
 
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if told := _mendable(config, error):
+            raise told from error
         if runs.processes() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise BadRun(
                 f"Another of the {runs.processes()} processes that train {config.out} has ended; mend what it says, "
@@ -121,6 +143,20 @@ def _company(config: Config) -> Iterator[None]:
         # Left open, a connection may keep the others waiting, or end this process with a crash instead of its message.
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _mendable(config: Config, error: Exception) -> BadSetting | None:
+    """What can be mended by settings that do not change what is trained."""
+    again = "run the same command again; it goes on from the last checkpoint"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        return BadSetting(
+            f"Out of memory while training {config.out}. Give --accumulate {2 * config.accumulate}"
+            f"{'' if config.checkpointing else ' or --checkpointing'}, which train the same, and {again}."
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        return BadSetting(f"--compile does not work here: {reason}. Leave it out, and {again}.")
+    return None
 
 
 def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> dict[str, Any]:
@@ -139,7 +175,7 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
         _loop(config, trainer, bar, metrics, checkpoint, spent)
     _check_weights(config, trainer, checkpoint)
     if run_.writes:
-        save_pipeline(trainer, run_.folder)
+        _save_averages(config, trainer, run_.folder, dataset)
     trainer.wait()
     records = _notes(metrics)
     losses = [r["loss"] for r in records if "loss" in r][-5:]
@@ -203,10 +239,25 @@ def _diverged(config: Config, what: str, checkpoint: Path) -> Diverged:
     )
 
 
+def _save_averages(config: Config, trainer: Trainer, folder: Path, dataset: datasets.Dataset) -> None:
+    """The first average is the run's model; each other one is a folder in it."""
+    for which, images in enumerate(config.ema):
+        with trainer.averaged(which):
+            save_pipeline(trainer, folder / f"ema-{images}" if which else folder)
+        if which:
+            files.write_json(folder / f"ema-{images}" / "finished.json", _about(config, trainer, dataset))
+
+
+def _about(config: Config, trainer: Trainer, dataset: datasets.Dataset) -> dict[str, Any]:
+    """What a model that is saved beside the run's own says of itself."""
+    return {"images": trainer.seen, **({"classes": list(dataset.classes)} if config.labels else {})}
+
+
 def save_pipeline(trainer: Trainer, folder: Path) -> None:
-    """Write the averaged network as a diffusers pipeline; model_index.json comes last and says it is whole."""
+    """Write the network as a diffusers pipeline; model_index.json comes last and says it is whole."""
     with files.scratch(folder / ".pipeline") as scratch:
         trainer.pipeline().save_pretrained(scratch)
+        (folder / "model_index.json").unlink(missing_ok=True)
         for part in ("unet", "scheduler"):
             shutil.rmtree(folder / part, ignore_errors=True)
             (scratch / part).replace(folder / part)
