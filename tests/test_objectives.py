@@ -133,7 +133,7 @@ def test_a_run_with_labels_is_a_pipeline_of_diffusers(
 def test_classes_are_learned_and_no_class_stays_zero(objective: str) -> None:
     config = Config("digits", Path(), images=128, batch=64, widths=(8, 8), objective=objective, labels=True, warmup=0)
     trainer = Trainer(Recipe.of(config), datasets.load("digits"), 8)
-    table = trainer._backbone.network.class_embedding.weight  # type: ignore[union-attr]
+    table = trainer.backbone.network.class_embedding.weight  # type: ignore[union-attr]
     before = table.detach().clone()
     trainer.update()
     assert (table[:10] != before[:10]).any(1).all() and (table[10] == 0).all()  # type: ignore[index]

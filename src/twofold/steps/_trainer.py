@@ -18,17 +18,13 @@ from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold import files, noise, pooling, runs
+from twofold import files, runs
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
-from twofold.heads.ridge import Ridge
-from twofold.steps import _architecture, _augment, _labels, _objectives, _schedule
+from twofold.steps import _architecture, _augment, _labels, _objectives, _quality, _schedule
 from twofold.steps._averages import Averages
 
-# Where the cheap probe reads while training: the middle of the useful range of every model met so far.
-PROBE_SIGMA = 0.18
-PROBE_ROWS = 2000
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
 
 
@@ -72,7 +68,11 @@ class Recipe:
 
 
 class Trainer:
-    """Network, optimizer, weight average and the count of images seen."""
+    """Network, optimizer, weight averages and the count of images seen.
+
+    Attributes:
+        backbone: the network as it is read and sampled, where it is `averaged`.
+    """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, side: int) -> None:
         self.recipe = recipe
@@ -95,9 +95,9 @@ class Trainer:
         unet.to(self._accelerator.device, memory_format=torch.channels_last)
         # Before the optimizer is told of the weights: the table of classes gets a row for "no class".
         placement = Placement(self._accelerator.device, torch.float32, compile=recipe.compile)
-        self._backbone = self._objective.backbone(unet, placement)
+        self.backbone = self._objective.backbone(unet, placement)
         if recipe.checkpointing:
-            self._backbone.recompute()
+            self.backbone.recompute()
         self.parameters = sum(p.numel() for p in unet.parameters() if p.requires_grad)
         self._network: Any = unet
         if recipe.augment == "edm":
@@ -180,12 +180,9 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
     def probe(self) -> float:
-        """Accuracy on val of a ridge head on the averaged network's middle and first decoder blocks."""
+        """See `_quality.probe`; of the averaged network."""
         with self.averaged():
-            x, y = self._features("train")
-            val = self._features("val")
-        head = Ridge().fit(x, y, val=val)
-        return float((head.predict(val[0]) == val[1]).mean())
+            return _quality.probe(self.backbone, self._dataset)
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of training depends on, at once."""
@@ -222,12 +219,12 @@ class Trainer:
 
     def pipeline(self) -> Any:
         """The network with its schedule, as a pipeline of diffusers; to be saved while it is `averaged`."""
-        return self._backbone.pipeline()
+        return self.backbone.pipeline()
 
     def _load(self, split: str, most: int | None = None) -> Tensor:
         """Preprocessed images of a split, in memory."""
         rows = self._dataset.build(split)
-        return self._backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
+        return self.backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
 
     def _loss(self, unet: Any, numbers: range) -> Tensor:
         """The objective's loss for images of these numbers."""
@@ -246,7 +243,7 @@ class Trainer:
                 given: Tensor = unet(sample.contiguous(memory_format=torch.channels_last), timestep, **told).sample
             return given
 
-        return self._objective.loss(ask, self._backbone, x, levels, eps)
+        return self._objective.loss(ask, self.backbone, x, levels, eps)
 
     def _told(self, drawn: _schedule.Draw, ways: NDArray[np.float32] | None) -> dict[str, Tensor]:
         """What the network learns beside images: their labels, some of them left out, and their changes."""
@@ -254,7 +251,7 @@ class Trainer:
         if self._labels is not None:
             labels = self._labels[torch.from_numpy(drawn.rows)]
             left_out = torch.from_numpy(drawn.chances < self.recipe.label_dropout).to(labels.device)
-            labels = labels.masked_fill(left_out, self._backbone.classes)
+            labels = labels.masked_fill(left_out, self.backbone.classes)
         if self.recipe.augment == "edm" and ways is not None:
             return {"class_labels": _augment.together(labels, ways, self._images.device)}
         return {} if labels is None else {"class_labels": labels}
@@ -270,12 +267,14 @@ class Trainer:
         """The network as it is read, sampled and saved: with averaged weights, and told of nothing but classes."""
         training = self._network.class_embedding
         with self._averages.in_place(which):
+            self._network.eval()
             if isinstance(training, _augment.Told):
                 self._network.class_embedding = training.classes
             try:
                 yield
             finally:
                 self._network.class_embedding = training
+                self._network.train()
 
     def _gathered(self, value: int) -> list[int]:
         """A whole number of every process."""
@@ -293,17 +292,6 @@ class Trainer:
         self.lr = self.recipe.lr * _schedule.rate(self.seen, self.recipe.warmup, self.recipe.images)
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr
-
-    def _features(self, split: str) -> tuple[Any, Any]:
-        """Middle and first decoder block, averaged to 2 x 2, and labels."""
-        rows = self._dataset.build(split)
-        count = min(len(rows), PROBE_ROWS)
-        x = self._load(split, count)
-        middle = next(b.number for b in self._backbone.blocks if b.name == "mid")
-        own = torch.from_numpy(noise.normal(0, rows.index[:count], x.shape[1:]))
-        maps = self._backbone.features(x, self._backbone.step(PROBE_SIGMA), [middle, middle + 1], own)
-        table = torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1)
-        return table.cpu().numpy(), rows.labels[:count]
 
 
 def _cut(numbers: range, parts: int) -> list[range]:

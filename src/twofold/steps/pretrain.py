@@ -8,24 +8,29 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import files, runs
 from twofold.backbones import base as backbones
+from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets import base as datasets
-from twofold.errors import BadRun, BadSetting, Diverged
+from twofold.errors import BadModel, BadRun, BadSetting, Diverged
 from twofold.records import Number, Outcome
 from twofold.runs import Run
 from twofold.settings import Settings, setting
 
 if TYPE_CHECKING:
+    from twofold.steps._quality import Distance
     from twofold.steps._trainer import Trainer
 
 log = logging.getLogger("twofold")
+
+NOTED = ("loss", "lr", "seconds", "probe", "fd", "tapped")
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,12 @@ class Config(Settings):
     probe_every: int | None = setting(
         None, help="images between probe scores on val; 0: never; none: six in a run", least=0, most=10**12
     )
+    track: int = setting(
+        0, help="images between both qualities of the network, on val: a Frechet distance of samples and a probe at "
+        "several taps; the best of each is kept in best-fd/ and best-probe/; 0: never", least=0, most=10**12,
+    )  # fmt: skip
+    track_samples: int = setting(1_000, help="with --track: most samples, and images of val", least=2, most=10**6)
+    track_features: str = setting("pixels", help="with --track: network that compares samples with val: any encoder")
     save_every: int = setting(10_000, help="images between checkpoints", least=1, most=10**12, identity=False)
     log_every: int = setting(1_280, help="images between lines of metrics.jsonl", least=1, most=10**12)
     resume: bool = setting(
@@ -171,8 +182,9 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     if run_.writes:
         _cut(metrics, trainer.seen)
     spent = _spent(metrics)
+    track = partial(_track, config, trainer, _distance(config, dataset) if run_.writes else None, run_.folder, dataset)
     with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
-        _loop(config, trainer, bar, metrics, checkpoint, spent)
+        _loop(config, trainer, bar, metrics, checkpoint, spent, track)
     _check_weights(config, trainer, checkpoint)
     if run_.writes:
         _save_averages(config, trainer, run_.folder, dataset)
@@ -189,7 +201,9 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     }  # fmt: skip
 
 
-def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint: Path, spent: float) -> None:
+def _loop(
+    config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint: Path, spent: float, track: Callable[[], None]
+) -> None:
     """Update until all images are seen; what is due after an update is decided by the count of images alone."""
     probe_every = math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
     started = time.monotonic()
@@ -200,8 +214,9 @@ def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint:
         last = trainer.seen >= config.images
         note = last or _due(before, trainer.seen, config.log_every)
         probe = probe_every > 0 and (last or _due(before, trainer.seen, probe_every))
+        tracked = config.track > 0 and (last or _due(before, trainer.seen, config.track))
         save = last or trainer.seen - trainer.saved >= config.save_every
-        if note or probe or save:
+        if note or probe or tracked or save:
             _check_losses(config, trainer, checkpoint)
         if note:
             loss = trainer.mean_loss()
@@ -209,12 +224,50 @@ def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint:
             seconds = spent + time.monotonic() - started
             record = {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)}
             _note(trainer, metrics, record)
-        if probe or save:
+        if probe or tracked or save:
             _check_weights(config, trainer, checkpoint)
         if probe and trainer.is_main:
             _note(trainer, metrics, {"images": trainer.seen, "probe": trainer.probe()})
+        if tracked:
+            track()
         if save:
             trainer.save(checkpoint)
+
+
+def _distance(config: Config, dataset: datasets.Dataset) -> Distance | None:
+    """What measures samples, where qualities are tracked."""
+    if not config.track:
+        return None
+    from twofold.steps._quality import Distance
+
+    return Distance(config.track_features, dataset, config.track_samples, config.seed, config.device)
+
+
+def _track(
+    config: Config, trainer: Trainer, distance: Distance | None, folder: Path, dataset: datasets.Dataset
+) -> None:
+    """Note both qualities, and keep the network where it is the best so far in one of them."""
+    if distance is None:
+        return
+    from twofold.steps import _quality
+
+    metrics = folder / "metrics.jsonl"
+    before = _notes(metrics)
+    with trainer.averaged():
+        fd = distance.of(trainer.backbone)
+        tapped, tap = _quality.best_tap(trainer.backbone, dataset)
+        about = {**_about(config, trainer, dataset), "fd": fd, "tapped": tapped, "tap": tap}
+        if all(fd < r["fd"] for r in before if "fd" in r):
+            _keep(trainer, folder / "best-fd", about)
+        if all(tapped > r["tapped"] for r in before if "tapped" in r):
+            _keep(trainer, folder / "best-probe", about)
+    _note(trainer, metrics, {"images": trainer.seen, "fd": fd, "tapped": tapped, "tap": tap})
+
+
+def _keep(trainer: Trainer, folder: Path, about: dict[str, Any]) -> None:
+    """A model beside the run's own, with what it says of itself."""
+    save_pipeline(trainer, folder)
+    files.write_json(folder / "finished.json", about)
 
 
 def _check_losses(config: Config, trainer: Trainer, checkpoint: Path) -> None:
@@ -243,9 +296,10 @@ def _save_averages(config: Config, trainer: Trainer, folder: Path, dataset: data
     """The first average is the run's model; each other one is a folder in it."""
     for which, images in enumerate(config.ema):
         with trainer.averaged(which):
-            save_pipeline(trainer, folder / f"ema-{images}" if which else folder)
-        if which:
-            files.write_json(folder / f"ema-{images}" / "finished.json", _about(config, trainer, dataset))
+            if which:
+                _keep(trainer, folder / f"ema-{images}", _about(config, trainer, dataset))
+            else:
+                save_pipeline(trainer, folder)
 
 
 def _about(config: Config, trainer: Trainer, dataset: datasets.Dataset) -> dict[str, Any]:
@@ -278,6 +332,8 @@ def _check_network(config: Config, dataset: datasets.Dataset, side: int) -> None
     from twofold.steps._trainer import Recipe
 
     _architecture.check(Recipe.of(config).wanted(side, dataset))
+    if config.track and isinstance(backbones.load(config.track_features, weightless=True), DiffusionBackbone):
+        raise BadModel(f"--track-features {config.track_features} is a diffusion model. Give an encoder, or pixels.")
 
 
 def _side(config: Config, dataset: datasets.Dataset) -> int:
@@ -300,7 +356,7 @@ def _note(trainer: Trainer, path: Path, record: dict[str, Any]) -> None:
 
 
 def _notes(metrics: Path) -> list[dict[str, Any]]:
-    return files.read_lines(metrics, {"images": int}, dict.fromkeys(("loss", "lr", "seconds", "probe"), Number))
+    return files.read_lines(metrics, {"images": int}, {**dict.fromkeys(NOTED, Number), "tap": str})
 
 
 def _cut(metrics: Path, seen: int) -> None:
