@@ -20,14 +20,14 @@ from twofold.backbones.base import Placement
 from twofold.heads import base as heads
 from twofold.records import Cell, Tap
 from twofold.steps import _through
-from twofold.steps._trainer import network
+from twofold.steps._architecture import Wanted, network
 
 BATCH, SIDE, REPEATS = 16, 32, 3
 
 
 def made(device: torch.device, wanted: bool) -> _through.Through:
     torch.manual_seed(0)
-    unet = network(SIDE, 3, None, None).eval().requires_grad_(wanted).to(device)
+    unet = network(Wanted(SIDE, 3)).eval().requires_grad_(wanted).to(device)
     backbone = _unet.backbone(unet, DDPMScheduler(), Placement(device, torch.float32), name="bench")
     middle = backbone.block("mid").number
     head: Any = heads.load("attention?tokenizer=p2&width=128")

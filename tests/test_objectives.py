@@ -15,8 +15,9 @@ from twofold.backbones._network import DiffusionNetwork
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets import base as datasets
 from twofold.steps import _objectives, _schedule
+from twofold.steps._architecture import Wanted, network
 from twofold.steps._objectives import Objective
-from twofold.steps._trainer import Recipe, Trainer, network
+from twofold.steps._trainer import Recipe, Trainer
 from twofold.steps.pretrain import Config
 
 Command = Callable[..., tuple[int, str, str]]
@@ -27,7 +28,9 @@ NAMES = ("epsilon", "v", "edm")
 def setup(name: str, learned: bool = False) -> tuple[Objective, DiffusionNetwork, Tensor, Tensor, Tensor]:
     """An objective, its backbone, images of standard deviation 1/2, levels and noise."""
     objective = _objectives.make(name, "cosine", 100, learned)
-    backbone = objective.backbone(network(8, 1, (8, 8), 1, objective.outputs), base.place("cpu", "fp32"))
+    backbone = objective.backbone(
+        network(Wanted(8, 1, widths=(8, 8), layers=1, outputs=objective.outputs)), base.place("cpu", "fp32")
+    )
     chance = torch.Generator().manual_seed(0)
     x = torch.randn(512, 1, 8, 8, generator=chance) / 2
     levels = torch.randint(0, 100, (512,), generator=chance) if objective.steps else torch.randn(512, generator=chance)
@@ -130,7 +133,7 @@ def test_a_run_with_labels_is_a_pipeline_of_diffusers(
 def test_classes_are_learned_and_no_class_stays_zero(objective: str) -> None:
     config = Config("digits", Path(), images=128, batch=64, widths=(8, 8), objective=objective, labels=True, warmup=0)
     trainer = Trainer(Recipe.of(config), datasets.load("digits"), 8)
-    table = trainer._backbone.network.class_embedding.weight  # type: ignore[union-attr]
+    table = trainer.backbone.network.class_embedding.weight  # type: ignore[union-attr]
     before = table.detach().clone()
     trainer.update()
     assert (table[:10] != before[:10]).any(1).all() and (table[10] == 0).all()  # type: ignore[index]

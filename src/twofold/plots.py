@@ -87,8 +87,13 @@ def selection_map(
 
 
 def training_curves(metrics: Sequence[Mapping[str, Any]], out: Path) -> None:
-    """Loss and probe accuracy over images seen, one under the other; what was never measured gets no panel."""
-    kinds = (("loss", "loss (MSE of ε)", COLOURS[0], 1), ("probe", "probe on val, %", COLOURS[1], 100))
+    """Loss and both qualities over images seen, one under the other; what was never measured gets no panel."""
+    kinds = (
+        ("loss", "loss (MSE of ε)", COLOURS[0], 1),
+        ("probe", "probe on val, %", COLOURS[1], 100),
+        ("tapped", "probe at the best tap on val, %", COLOURS[1], 100),
+        ("fd", "Fréchet distance of samples from val", COLOURS[2], 1),
+    )
     shown = [kind for kind in kinds if any(kind[0] in m for m in metrics)] or [kinds[0]]
     figure = _figure(4.8, 0.5 + 1.9 * len(shown))  # narrow, so that its letters stay readable on a phone
     axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]

@@ -207,8 +207,13 @@ def _changed(found: dict[str, Any], wanted: dict[str, Any], part: str) -> str:
     """The names of one part of config.toml that differ, with both values."""
     there = found.get(part, {})
     here = wanted.get(part, there)
-    names = [n for n in sorted({*there, *here}) if there.get(n) != here.get(n)]
+    names = [n for n in sorted({*there, *here}) if _listed(there.get(n)) != _listed(here.get(n))]
     return "; ".join(f"{n} is {there.get(n, 'unset')} there, {here.get(n, 'unset')} here" for n in names)
+
+
+def _listed(value: Any) -> list[Any]:
+    """A setting that has come to take several values was made with one."""
+    return value if isinstance(value, list) else [value]
 
 
 @contextmanager

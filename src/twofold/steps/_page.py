@@ -199,6 +199,7 @@ def _training_facts(run: RunFolder, metrics: Sequence[dict[str, Any]]) -> list[t
         "data": run.setting("data"), "images seen": _images(run, known),
         "time": _duration(known.get("seconds")), "speed": _with("{:,.0f} images/s", known.get("images_per_second")),
         "parameters": _with("{:,}", known.get("parameters")), _loss_is(run): _with("{:.4f}", known.get("loss")),
+        "Fréchet distance from val": _with("{:.4g}", known.get("fd")),
         "probe on val": _with("{:.1f}\u00a0%", _hundred(known.get("probe"))),
         "batch": run.setting("batch"), "peak learning rate": run.setting("lr"), "precision": run.setting("precision"),
     }  # fmt: skip

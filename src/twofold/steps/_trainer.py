@@ -5,30 +5,27 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from diffusers import UNet2DModel
-from diffusers.training_utils import EMAModel
+from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold import files, noise, pooling, runs
+from twofold import files, runs
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
-from twofold.heads.ridge import Ridge
-from twofold.steps import _labels, _objectives, _schedule
+from twofold.steps import _architecture, _augment, _labels, _objectives, _quality, _schedule
+from twofold.steps._averages import Averages
 
-# Where the cheap probe reads while training: the middle of the useful range of every model met so far.
-PROBE_SIGMA = 0.18
-PROBE_ROWS = 2000
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
-ATTENTION_UP_TO = 16  # maps of this side or smaller get attention, as in Ho et al. 2020
 
 
 @dataclass(frozen=True)
@@ -39,8 +36,9 @@ class Recipe:
     batch: int
     lr: float
     warmup: int
-    ema: int
+    ema: tuple[int, ...]
     clip: float
+    unet: str
     widths: tuple[int, ...] | None
     layers: int | None
     objective: str
@@ -48,19 +46,33 @@ class Recipe:
     learned_variance: bool
     labels: bool
     label_dropout: float
+    augment: str
     steps: int
     seed: int
     device: str | None
     precision: str
+    accumulate: int
+    checkpointing: bool
+    compile: bool
 
     @classmethod
     def of(cls, config: Any) -> Recipe:
         """The settings of these names."""
         return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
+    def wanted(self, side: int, dataset: Dataset) -> _architecture.Wanted:
+        """The shape of the network for images of this side."""
+        classes = len(dataset.classes) if self.labels else 0
+        outputs = 1 + self.learned_variance
+        return _architecture.Wanted(side, dataset.channels, self.unet, self.widths, self.layers, outputs, classes)
+
 
 class Trainer:
-    """Network, optimizer, weight average and the count of images seen."""
+    """Network, optimizer, weight averages and the count of images seen.
+
+    Attributes:
+        backbone: the network as it is read and sampled, where it is `averaged`.
+    """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, side: int) -> None:
         self.recipe = recipe
@@ -79,17 +91,21 @@ class Trainer:
         classes = len(dataset.classes) if recipe.labels else 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            unet = network(side, dataset.channels, recipe.widths, recipe.layers, self._objective.outputs, classes)
+            unet = _architecture.network(recipe.wanted(side, dataset))
         unet.to(self._accelerator.device, memory_format=torch.channels_last)
         # Before the optimizer is told of the weights: the table of classes gets a row for "no class".
-        self._backbone = self._objective.backbone(unet, Placement(self._accelerator.device, torch.float32))
+        placement = Placement(self._accelerator.device, torch.float32, compile=recipe.compile)
+        self.backbone = self._objective.backbone(unet, placement)
+        if recipe.checkpointing:
+            self.backbone.recompute()
+        self.parameters = sum(p.numel() for p in unet.parameters() if p.requires_grad)
+        self._network: Any = unet
+        if recipe.augment == "edm":
+            unet.class_embedding = _augment.Told(unet)
         optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.lr, weight_decay=0.0, fused=True)
-        # The half-life in images, as a decay an update; short runs warm up: (1 + k) / (10 + k).
-        decay = 0.5 ** (recipe.batch / recipe.ema) if recipe.ema else 0.0
-        self._ema = EMAModel(unet.parameters(), decay=decay, foreach=True)
         self._unet, self._optimizer = self._accelerator.prepare(unet, optimizer)
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
-        self.parameters = sum(p.numel() for p in self._parameters)
+        self._averages = Averages(self._parameters, recipe.ema, recipe.batch)
         self._dataset = dataset
         self._images = self._load("train")
         self._labels = torch.from_numpy(_labels.whole(dataset, "train")).to(self._images.device) if classes else None
@@ -103,19 +119,27 @@ class Trainer:
     def update(self) -> None:
         """One optimizer step on the next images; their loss is kept without waiting for it."""
         share, count = self._share(), min(self.recipe.batch, self.recipe.images - self.seen)
-        # All processes must take part, so one without a share takes an image that does not count.
-        loss = self._loss(self._unet, share or range(self.seen, self.seen + 1))
-        # Gradients are averaged over processes; so weighted, the average is that of the images, as in one process.
-        loss = loss * (len(share) * self._accelerator.num_processes / count)
         self._set_rate()
-        self._accelerator.backward(loss)
+        # All processes must take part, so one without a share takes an image that does not count.
+        parts = [part for part in _cut(share, self.recipe.accumulate) if part] or [share]
+        losses = [self._backward(part, count, last=part is parts[-1]) for part in parts]
         if self.recipe.clip:
             self._accelerator.clip_grad_norm_(self._parameters, self.recipe.clip)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        self._ema.step(self._parameters)
+        self._averages.step()
         self.seen += count
-        self._unread.append(loss.detach())
+        self._unread.append(torch.stack(losses).sum())
+
+    def _backward(self, part: range, count: int, *, last: bool) -> Tensor:
+        """Add the gradients of some of an update's `count` images; processes exchange them after the last."""
+        with nullcontext() if last else self._accelerator.no_sync(self._unet):
+            loss = self._loss(self._unet, part or range(self.seen, self.seen + 1))
+            # Gradients are averaged over processes; so weighted, the average is that of the images, as in one process.
+            loss = loss * (len(part) * self._accelerator.num_processes / count)
+            self._accelerator.backward(loss)
+        kept: Tensor = loss.detach()
+        return kept
 
     def losses(self) -> list[float]:
         """The loss of every update since `mean_loss` was last asked for, each the mean over its images."""
@@ -136,10 +160,10 @@ class Trainer:
         Finite weights may still be so large that every loss is infinite, so both networks see some images again.
         """
         moments = [v for state in self._optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
-        kept = (*self._parameters, *self._ema.shadow_params, *moments)
+        kept = (*self._parameters, *self._averages.tensors, *moments)
         finite = all(bool(tensor.isfinite().all()) for tensor in kept)
         if finite:
-            with self._averaged():
+            with self._averages.in_place():
                 finite = math.isfinite(self._last_loss())
         return all(self._gathered(int(finite and math.isfinite(self._last_loss()))))
 
@@ -156,12 +180,9 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
     def probe(self) -> float:
-        """Accuracy on val of a ridge head on the averaged network's middle and first decoder blocks."""
-        with self._averaged():
-            x, y = self._features("train")
-            val = self._features("val")
-        head = Ridge().fit(x, y, val=val)
-        return float((head.predict(val[0]) == val[1]).mean())
+        """See `_quality.probe`; of the averaged network."""
+        with self.averaged():
+            return _quality.probe(self.backbone, self._dataset)
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of training depends on, at once."""
@@ -173,7 +194,7 @@ class Trainer:
             "losses": losses,
             "unet": self._accelerator.unwrap_model(self._unet).state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "ema": self._ema.state_dict(),
+            **self._averages.state(),
             "scaler": self._accelerator.scaler.state_dict() if self._accelerator.scaler else None,
         }
         # Through memory, since a full disk shows as an error of the file and not of torch.
@@ -188,8 +209,7 @@ class Trainer:
             state = torch.load(path, map_location=self._accelerator.device, weights_only=True)
             self._accelerator.unwrap_model(self._unet).load_state_dict(state["unet"])
             self._optimizer.load_state_dict(state["optimizer"])
-            self._ema.load_state_dict(state["ema"])
-            self._ema.to(self._accelerator.device)
+            self._averages.load(state, self._accelerator.device)
             if self._accelerator.scaler:
                 self._accelerator.scaler.load_state_dict(state["scaler"])
             self._losses = list(state["losses"])
@@ -198,37 +218,43 @@ class Trainer:
         self.seen = self.saved = int(state["seen"])
 
     def pipeline(self) -> Any:
-        """The averaged network with its schedule, as a pipeline of diffusers; nothing can be trained on after it."""
-        self._ema.copy_to(self._parameters)
-        return self._backbone.pipeline()
+        """The network with its schedule, as a pipeline of diffusers; to be saved while it is `averaged`."""
+        return self.backbone.pipeline()
 
     def _load(self, split: str, most: int | None = None) -> Tensor:
         """Preprocessed images of a split, in memory."""
         rows = self._dataset.build(split)
-        return self._backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
+        return self.backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
 
     def _loss(self, unet: Any, numbers: range) -> Tensor:
         """The objective's loss for images of these numbers."""
         shape, steps = self._images.shape[1:], self._objective.steps
         drawn = _schedule.draw(self.recipe.seed, numbers, len(self._images), shape, steps)
         x = self._images[torch.from_numpy(drawn.rows)]
+        ways = None
+        if self.recipe.augment != "none":
+            ways = _augment.changes(self.recipe.augment, self.recipe.seed, numbers)
+            x = _augment.changed(x, ways)
         levels, eps = torch.from_numpy(drawn.steps).to(x.device), torch.from_numpy(drawn.noise).to(x.device)
-        told = self._told(drawn)
+        told = self._told(drawn, ways)
 
         def ask(sample: Tensor, timestep: Tensor) -> Tensor:
             with self._accelerator.autocast():
                 given: Tensor = unet(sample.contiguous(memory_format=torch.channels_last), timestep, **told).sample
             return given
 
-        return self._objective.loss(ask, self._backbone, x, levels, eps)
+        return self._objective.loss(ask, self.backbone, x, levels, eps)
 
-    def _told(self, drawn: _schedule.Draw) -> dict[str, Tensor]:
-        """The images' labels, some of them left out, where the network learns from labels."""
-        if self._labels is None:
-            return {}
-        labels = self._labels[torch.from_numpy(drawn.rows)]
-        left_out = torch.from_numpy(drawn.chances < self.recipe.label_dropout).to(labels.device)
-        return {"class_labels": labels.masked_fill(left_out, self._backbone.classes)}
+    def _told(self, drawn: _schedule.Draw, ways: NDArray[np.float32] | None) -> dict[str, Tensor]:
+        """What the network learns beside images: their labels, some of them left out, and their changes."""
+        labels = None
+        if self._labels is not None:
+            labels = self._labels[torch.from_numpy(drawn.rows)]
+            left_out = torch.from_numpy(drawn.chances < self.recipe.label_dropout).to(labels.device)
+            labels = labels.masked_fill(left_out, self.backbone.classes)
+        if self.recipe.augment == "edm" and ways is not None:
+            return {"class_labels": _augment.together(labels, ways, self._images.device)}
+        return {} if labels is None else {"class_labels": labels}
 
     @torch.no_grad()
     def _last_loss(self) -> float:
@@ -237,14 +263,18 @@ class Trainer:
         return float(self._loss(self._accelerator.unwrap_model(self._unet), some))
 
     @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The averaged weights in the network's place."""
-        self._ema.store(self._parameters)
-        self._ema.copy_to(self._parameters)
-        try:
-            yield
-        finally:
-            self._ema.restore(self._parameters)
+    def averaged(self, which: int = 0) -> Iterator[None]:
+        """The network as it is read, sampled and saved: with averaged weights, and told of nothing but classes."""
+        training = self._network.class_embedding
+        with self._averages.in_place(which):
+            self._network.eval()
+            if isinstance(training, _augment.Told):
+                self._network.class_embedding = training.classes
+            try:
+                yield
+            finally:
+                self._network.class_embedding = training
+                self._network.train()
 
     def _gathered(self, value: int) -> list[int]:
         """A whole number of every process."""
@@ -255,62 +285,16 @@ class Trainer:
     def _share(self) -> range:
         """This process's part of the next batch's image numbers; the last batch may be smaller."""
         end = min(self.seen + self.recipe.batch, self.recipe.images)
-        processes, mine = self._accelerator.num_processes, self._accelerator.process_index
-        cuts = [self.seen + (end - self.seen) * k // processes for k in range(processes + 1)]
-        return range(cuts[mine], cuts[mine + 1])
+        mine: int = self._accelerator.process_index
+        return _cut(range(self.seen, end), self._accelerator.num_processes)[mine]
 
     def _set_rate(self) -> None:
         self.lr = self.recipe.lr * _schedule.rate(self.seen, self.recipe.warmup, self.recipe.images)
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr
 
-    def _features(self, split: str) -> tuple[Any, Any]:
-        """Middle and first decoder block, averaged to 2 x 2, and labels."""
-        rows = self._dataset.build(split)
-        count = min(len(rows), PROBE_ROWS)
-        x = self._load(split, count)
-        middle = next(b.number for b in self._backbone.blocks if b.name == "mid")
-        own = torch.from_numpy(noise.normal(0, rows.index[:count], x.shape[1:]))
-        maps = self._backbone.features(x, self._backbone.step(PROBE_SIGMA), [middle, middle + 1], own)
-        table = torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1)
-        return table.cpu().numpy(), rows.labels[:count]
 
-
-def network(
-    side: int, channels: int, widths: tuple[int, ...] | None, layers: int | None, outputs: int = 1, classes: int = 0
-) -> UNet2DModel:
-    """A U-Net for images of this side; by default levels are halved down to 4 pixels (or to an odd side).
-
-    Args:
-        outputs: channels that it gives for each that it takes.
-        classes: how many classes it can be told.
-    """
-    widths = widths or default_widths(side)
-    sides = [side // 2**k for k in range(len(widths))]
-    attended = [s <= ATTENTION_UP_TO and s < side for s in sides]
-    return UNet2DModel(
-        sample_size=side,
-        in_channels=channels,
-        out_channels=outputs * channels,
-        layers_per_block=layers or (1 if side <= 16 else 2),
-        block_out_channels=widths,
-        down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attended),
-        up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attended)),
-        attention_head_dim=None,
-        norm_num_groups=_groups(widths),
-        num_class_embeds=classes or None,
-    )
-
-
-def default_widths(side: int) -> tuple[int, ...]:
-    """Channels of each level: 32, 64 for 8 pixels; from 64 doubling once for larger images."""
-    levels, rest = 1, side
-    while rest % 2 == 0 and rest > 4:
-        levels, rest = levels + 1, rest // 2
-    first = 32 if side <= 16 else 64
-    return (first, *[2 * first] * (levels - 1))
-
-
-def _groups(widths: tuple[int, ...]) -> int:
-    """The largest usual group count that divides every width."""
-    return next(g for g in (32, 16, 8, 4, 2, 1) if all(w % g == 0 and w // g > 1 for w in widths) or g == 1)
+def _cut(numbers: range, parts: int) -> list[range]:
+    """Parts of nearly the same size; some are empty where there are more parts than numbers."""
+    cuts = [len(numbers) * k // parts for k in range(parts + 1)]
+    return [numbers[a:b] for a, b in pairwise(cuts)]

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import files, runs
 from twofold.backbones import base as backbones
+from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets import base as datasets
-from twofold.errors import BadRun, BadSetting, Diverged
+from twofold.errors import BadModel, BadRun, BadSetting, Diverged
 from twofold.records import Number, Outcome
 from twofold.runs import Run
 from twofold.settings import Settings, setting
 
 if TYPE_CHECKING:
+    from twofold.steps._quality import Distance
     from twofold.steps._trainer import Trainer
 
 log = logging.getLogger("twofold")
+
+NOTED = ("loss", "lr", "seconds", "probe", "fd", "tapped")
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,17 @@ class Config(Settings):
     batch: int = setting(64, help="images per update, over all processes", least=1, most=10**6)
     lr: float = setting(2e-3, help="peak learning rate of AdamW", least=0)
     warmup: int = setting(3_000, help="images until the peak; then a cosine to zero", least=0, most=10**12)
-    ema: int = setting(9_000, help="half-life of the weight average, in images", least=0, most=10**12)
+    ema: tuple[int, ...] = setting(
+        (9_000,),
+        help="half-lives of weight averages, in images; the first is the model, others are saved in ema-N/",
+        least=0,
+        most=10**12,
+    )
     clip: float = setting(1.0, help="largest norm of the gradient; 0: no clipping", least=0)
+    unet: str = setting(
+        "plain",
+        help="network: plain, adm (for 8, 28, 32, 64, 128 or 256 pixels), or FILE.json of a diffusers UNet2DModel",
+    )
     widths: tuple[int, ...] | None = setting(
         None,
         help="channels of each level, finest first; none: from the image size",
@@ -61,10 +76,22 @@ class Config(Settings):
     label_dropout: float = setting(
         0.1, help="with --labels: share of images whose class is left out, for guidance", least=0, most=1
     )
+    augment: str = setting(
+        "none",
+        help="changed copies of images: none, flip (left and right), or edm (flips, turns, scales, shifts, and the "
+        "network is told which, so that none is generated)",
+        choices=("none", "flip", "edm"),
+    )
     steps: int = setting(1000, help="noise steps T of epsilon and v", least=2, most=100_000)
     probe_every: int | None = setting(
         None, help="images between probe scores on val; 0: never; none: six in a run", least=0, most=10**12
     )
+    track: int = setting(
+        0, help="images between both qualities of the network, on val: a Frechet distance of samples and a probe at "
+        "several taps; the best of each is kept in best-fd/ and best-probe/; 0: never", least=0, most=10**12,
+    )  # fmt: skip
+    track_samples: int = setting(1_000, help="with --track: most samples, and images of val", least=2, most=10**6)
+    track_features: str = setting("pixels", help="with --track: network that compares samples with val: any encoder")
     save_every: int = setting(10_000, help="images between checkpoints", least=1, most=10**12, identity=False)
     log_every: int = setting(1_280, help="images between lines of metrics.jsonl", least=1, most=10**12)
     resume: bool = setting(
@@ -74,6 +101,15 @@ class Config(Settings):
     seed: int = setting(0, help="seed of weights, order, steps and noise", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
     precision: str = setting("fp32", help="number format of training", choices=("fp32", "bf16", "fp16"))
+    accumulate: int = setting(
+        1, help="parts that a batch is cut into, one after the other, for less memory", least=1, most=10**6,
+        identity=False,
+    )  # fmt: skip
+    checkpointing: bool = setting(
+        False, help="make activations again in the backward pass: less memory, same numbers, a third slower",
+        identity=False,
+    )  # fmt: skip
+    compile: bool = setting(False, help="compile the network's ResBlocks with torch.compile", identity=False)
 
 
 def run(config: Config) -> Outcome:
@@ -84,7 +120,10 @@ def run(config: Config) -> Outcome:
     _check_objective(config)
     dataset = datasets.load(config.data, sealed=("test",), on_error=config.on_error)
     side = _side(config, dataset)
+    _check_network(config, dataset, side)
     inputs = {"data": dataset.fingerprint}
+    if config.unet.endswith(".json"):
+        inputs["unet"] = hashlib.sha256(Path(config.unet).read_bytes()).hexdigest()[:16]
     with runs.opened(config.out, "pretrain", config, inputs, together=True) as run_:
         if done := run_.again(_told):
             return done
@@ -102,7 +141,9 @@ def _company(config: Config) -> Iterator[None]:
 
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if told := _mendable(config, error):
+            raise told from error
         if runs.processes() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
             raise BadRun(
                 f"Another of the {runs.processes()} processes that train {config.out} has ended; mend what it says, "
@@ -113,6 +154,20 @@ def _company(config: Config) -> Iterator[None]:
         # Left open, a connection may keep the others waiting, or end this process with a crash instead of its message.
         if distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _mendable(config: Config, error: Exception) -> BadSetting | None:
+    """What can be mended by settings that do not change what is trained."""
+    again = "run the same command again; it goes on from the last checkpoint"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        return BadSetting(
+            f"Out of memory while training {config.out}. Give --accumulate {2 * config.accumulate}"
+            f"{'' if config.checkpointing else ' or --checkpointing'}, which train the same, and {again}."
+        )
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        return BadSetting(f"--compile does not work here: {reason}. Leave it out, and {again}.")
+    return None
 
 
 def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> dict[str, Any]:
@@ -127,11 +182,12 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     if run_.writes:
         _cut(metrics, trainer.seen)
     spent = _spent(metrics)
+    track = partial(_track, config, trainer, _distance(config, dataset) if run_.writes else None, run_.folder, dataset)
     with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
-        _loop(config, trainer, bar, metrics, checkpoint, spent)
+        _loop(config, trainer, bar, metrics, checkpoint, spent, track)
     _check_weights(config, trainer, checkpoint)
     if run_.writes:
-        save_pipeline(trainer, run_.folder)
+        _save_averages(config, trainer, run_.folder, dataset)
     trainer.wait()
     records = _notes(metrics)
     losses = [r["loss"] for r in records if "loss" in r][-5:]
@@ -145,7 +201,9 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     }  # fmt: skip
 
 
-def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint: Path, spent: float) -> None:
+def _loop(
+    config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint: Path, spent: float, track: Callable[[], None]
+) -> None:
     """Update until all images are seen; what is due after an update is decided by the count of images alone."""
     probe_every = math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
     started = time.monotonic()
@@ -156,8 +214,9 @@ def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint:
         last = trainer.seen >= config.images
         note = last or _due(before, trainer.seen, config.log_every)
         probe = probe_every > 0 and (last or _due(before, trainer.seen, probe_every))
+        tracked = config.track > 0 and (last or _due(before, trainer.seen, config.track))
         save = last or trainer.seen - trainer.saved >= config.save_every
-        if note or probe or save:
+        if note or probe or tracked or save:
             _check_losses(config, trainer, checkpoint)
         if note:
             loss = trainer.mean_loss()
@@ -165,12 +224,50 @@ def _loop(config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint:
             seconds = spent + time.monotonic() - started
             record = {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)}
             _note(trainer, metrics, record)
-        if probe or save:
+        if probe or tracked or save:
             _check_weights(config, trainer, checkpoint)
         if probe and trainer.is_main:
             _note(trainer, metrics, {"images": trainer.seen, "probe": trainer.probe()})
+        if tracked:
+            track()
         if save:
             trainer.save(checkpoint)
+
+
+def _distance(config: Config, dataset: datasets.Dataset) -> Distance | None:
+    """What measures samples, where qualities are tracked."""
+    if not config.track:
+        return None
+    from twofold.steps._quality import Distance
+
+    return Distance(config.track_features, dataset, config.track_samples, config.seed, config.device)
+
+
+def _track(
+    config: Config, trainer: Trainer, distance: Distance | None, folder: Path, dataset: datasets.Dataset
+) -> None:
+    """Note both qualities, and keep the network where it is the best so far in one of them."""
+    if distance is None:
+        return
+    from twofold.steps import _quality
+
+    metrics = folder / "metrics.jsonl"
+    before = _notes(metrics)
+    with trainer.averaged():
+        fd = distance.of(trainer.backbone)
+        tapped, tap = _quality.best_tap(trainer.backbone, dataset)
+        about = {**_about(config, trainer, dataset), "fd": fd, "tapped": tapped, "tap": tap}
+        if all(fd < r["fd"] for r in before if "fd" in r):
+            _keep(trainer, folder / "best-fd", about)
+        if all(tapped > r["tapped"] for r in before if "tapped" in r):
+            _keep(trainer, folder / "best-probe", about)
+    _note(trainer, metrics, {"images": trainer.seen, "fd": fd, "tapped": tapped, "tap": tap})
+
+
+def _keep(trainer: Trainer, folder: Path, about: dict[str, Any]) -> None:
+    """A model beside the run's own, with what it says of itself."""
+    save_pipeline(trainer, folder)
+    files.write_json(folder / "finished.json", about)
 
 
 def _check_losses(config: Config, trainer: Trainer, checkpoint: Path) -> None:
@@ -195,10 +292,26 @@ def _diverged(config: Config, what: str, checkpoint: Path) -> Diverged:
     )
 
 
+def _save_averages(config: Config, trainer: Trainer, folder: Path, dataset: datasets.Dataset) -> None:
+    """The first average is the run's model; each other one is a folder in it."""
+    for which, images in enumerate(config.ema):
+        with trainer.averaged(which):
+            if which:
+                _keep(trainer, folder / f"ema-{images}", _about(config, trainer, dataset))
+            else:
+                save_pipeline(trainer, folder)
+
+
+def _about(config: Config, trainer: Trainer, dataset: datasets.Dataset) -> dict[str, Any]:
+    """What a model that is saved beside the run's own says of itself."""
+    return {"images": trainer.seen, **({"classes": list(dataset.classes)} if config.labels else {})}
+
+
 def save_pipeline(trainer: Trainer, folder: Path) -> None:
-    """Write the averaged network as a diffusers pipeline; model_index.json comes last and says it is whole."""
+    """Write the network as a diffusers pipeline; model_index.json comes last and says it is whole."""
     with files.scratch(folder / ".pipeline") as scratch:
         trainer.pipeline().save_pretrained(scratch)
+        (folder / "model_index.json").unlink(missing_ok=True)
         for part in ("unet", "scheduler"):
             shutil.rmtree(folder / part, ignore_errors=True)
             (scratch / part).replace(folder / part)
@@ -213,16 +326,21 @@ def _check_objective(config: Config) -> None:
         raise BadSetting(f"{wrong[0]} is for --objective epsilon and v; edm has no such schedule. Leave it out.")
 
 
+def _check_network(config: Config, dataset: datasets.Dataset, side: int) -> None:
+    """Refuse a network that does not fit the images, before a folder is made."""
+    from twofold.steps import _architecture
+    from twofold.steps._trainer import Recipe
+
+    _architecture.check(Recipe.of(config).wanted(side, dataset))
+    if config.track and isinstance(backbones.load(config.track_features, weightless=True), DiffusionBackbone):
+        raise BadModel(f"--track-features {config.track_features} is a diffusion model. Give an encoder, or pixels.")
+
+
 def _side(config: Config, dataset: datasets.Dataset) -> int:
     side = config.size or dataset.image_size
     if side is None:
         raise BadSetting(
             f"The images of {config.data} have different sizes. Give --size, the side to train at in pixels."
-        )
-    levels = len(config.widths) if config.widths else 1
-    if side % 2 ** (levels - 1):
-        raise BadSetting(
-            f"Images of {side} pixels cannot be halved {levels - 1} times, as {levels} --widths ask for. Give fewer."
         )
     return side
 
@@ -238,7 +356,7 @@ def _note(trainer: Trainer, path: Path, record: dict[str, Any]) -> None:
 
 
 def _notes(metrics: Path) -> list[dict[str, Any]]:
-    return files.read_lines(metrics, {"images": int}, dict.fromkeys(("loss", "lr", "seconds", "probe"), Number))
+    return files.read_lines(metrics, {"images": int}, {**dict.fromkeys(NOTED, Number), "tap": str})
 
 
 def _cut(metrics: Path, seen: int) -> None:

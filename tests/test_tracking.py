@@ -1,0 +1,99 @@
+"""Both qualities while training: what is noted, what is kept, and that a run stopped in between notes the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from twofold import files
+from twofold.backbones import base
+from twofold.datasets import base as datasets
+from twofold.steps import _quality
+from twofold.steps._quality import Distance
+from twofold.steps._trainer import Trainer
+
+Command = Callable[..., tuple[int, str, str]]
+TINY = ("pretrain", "--data", "digits", "--widths", "8,8", "--batch", 32, "--warmup", 0, "--ema", 0, "--quiet")
+TRACK = ("--images", 192, "--track", 64, "--track-samples", 20, "--probe-every", 0, "--labels", "--augment", "edm")
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+def tracked(out: Path) -> list[dict[str, float]]:
+    return [record for record in files.read_lines(out / "metrics.jsonl") if "fd" in record]
+
+
+def test_the_best_of_each_quality_is_a_model_and_a_stopped_run_keeps_the_same(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    scores = iter([(3.0, 0.5), (2.0, 0.4), (2.5, 0.6), (2.0, 0.4), (2.5, 0.6)])
+    given: list[tuple[float, float]] = []
+    monkeypatch.setattr(Distance, "of", lambda *_: (given.append(next(scores)), given[-1][0])[1])
+    monkeypatch.setattr(_quality, "best_tap", lambda *_: (given[-1][1], "b=5, sigma 0.18"))
+    code, _, err = command(*TINY, *TRACK, "--out", whole, "--save-every", 64)
+    assert code == 0, err
+    assert [(r["images"], r["fd"], r["tapped"]) for r in tracked(whole)] == [
+        (64, 3.0, 0.5), (128, 2.0, 0.4), (192, 2.5, 0.6),
+    ]  # fmt: skip
+    for name, images in (("best-fd", 128), ("best-probe", 192)):
+        assert json.loads((whole / name / "finished.json").read_text())["images"] == images
+        assert base.load(f"run:{whole / name}", device="cpu").class_names == tuple("0123456789")  # type: ignore[attr-defined]
+    # Without a half-life the average is the network, so the last one is the run's own.
+    last, kept = (load_file(folder / WEIGHTS) for folder in (whole, whole / "best-probe"))
+    assert all(torch.equal(last[name], kept[name]) for name in last)
+
+    save = Trainer.save
+
+    def interrupt(self: Trainer, path: Path) -> None:
+        if self.seen == 128:  # noted and kept, and not yet in a checkpoint
+            raise KeyboardInterrupt
+        save(self, path)
+
+    scores = iter([(3.0, 0.5), (2.0, 0.4), (2.0, 0.4), (2.5, 0.6)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", interrupt)
+        assert command(*TINY, *TRACK, "--out", stopped, "--save-every", 64)[0] == 130
+    assert command(*TINY, *TRACK, "--out", stopped, "--save-every", 64)[0] == 0
+    assert tracked(stopped) == tracked(whole)
+    for name in ("best-fd", "best-probe"):
+        assert (stopped / name / WEIGHTS).read_bytes() == (whole / name / WEIGHTS).read_bytes()
+
+
+def test_what_is_tracked_is_measured_and_shown(tmp_path: Path, command: Command) -> None:
+    out = tmp_path / "out"
+    code, _, err = command(*TINY, *TRACK, "--out", out)
+    assert code == 0, err
+    assert [record["images"] for record in tracked(out)] == [64, 128, 192]
+    assert all(record["fd"] > 0 and 0.1 < record["tapped"] <= 1 for record in tracked(out))
+    assert command("report", out, "--out", tmp_path / "page")[0] == 0
+    assert "Fréchet distance from val" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_tracking_changes_nothing_of_what_is_trained(tmp_path: Path, command: Command) -> None:
+    assert command(*TINY, *TRACK, "--out", tmp_path / "with")[0] == 0
+    assert command(*TINY, *TRACK, "--track", 0, "--out", tmp_path / "without")[0] == 0
+    assert (tmp_path / "with" / WEIGHTS).read_bytes() == (tmp_path / "without" / WEIGHTS).read_bytes()
+
+
+def test_samples_that_are_the_data_have_no_distance_and_noise_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = datasets.load("digits")
+    distance = Distance("pixels", dataset, 200, 0, "cpu")
+    val = dataset.build("val")
+    monkeypatch.setattr(_quality, "_images", lambda _backbone, _seed, part: torch.stack(list(val.read(part))))
+    assert distance.of(None) == pytest.approx(0, abs=1e-6)  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        _quality, "_images", lambda _b, _s, part: torch.randint(0, 256, (len(part), 3, 8, 8), dtype=torch.uint8)
+    )
+    assert distance.of(None) > 1  # type: ignore[arg-type]
+
+
+def test_features_that_cannot_compare_are_one_line(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    for wrong, says in ((str(tiny_run), "is a diffusion model"), ("pixel", "'pixels'")):
+        code, _, err = command(*TINY, *TRACK, "--track-features", wrong, "--out", tmp_path / "out")
+        assert code == 2 and err.count("\n") == 1 and says in err, err
+        assert not (tmp_path / "out").exists()
