@@ -17,16 +17,12 @@ from diffusers import UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from twofold import files, noise, pooling, runs
+from twofold import files, runs
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
-from twofold.heads.ridge import Ridge
-from twofold.steps import _labels, _objectives, _schedule
+from twofold.steps import _labels, _objectives, _probing, _schedule
 
-# Where the cheap probe reads while training: the middle of the useful range of every model met so far.
-PROBE_SIGMA = 0.18
-PROBE_ROWS = 2000
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
 ATTENTION_UP_TO = 16  # maps of this side or smaller get attention, as in Ho et al. 2020
 
@@ -91,7 +87,8 @@ class Trainer:
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
         self.parameters = sum(p.numel() for p in self._parameters)
         self._dataset = dataset
-        self._images = self._load("train")
+        rows = dataset.build("train")
+        self._images = self._backbone.preprocess(rows.read(range(len(rows))))
         self._labels = torch.from_numpy(_labels.whole(dataset, "train")).to(self._images.device) if classes else None
         self.seen = self.saved = 0
         self.lr = 0.0
@@ -156,12 +153,9 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
     def probe(self) -> float:
-        """Accuracy on val of a ridge head on the averaged network's middle and first decoder blocks."""
+        """Accuracy on val of the averaged network, see `_probing`."""
         with self._averaged():
-            x, y = self._features("train")
-            val = self._features("val")
-        head = Ridge().fit(x, y, val=val)
-        return float((head.predict(val[0]) == val[1]).mean())
+            return _probing.accuracy(self._backbone, self._dataset, self._backbone.step(_probing.SIGMA))
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of training depends on, at once."""
@@ -201,11 +195,6 @@ class Trainer:
         """The averaged network with its schedule, as a pipeline of diffusers; nothing can be trained on after it."""
         self._ema.copy_to(self._parameters)
         return self._backbone.pipeline()
-
-    def _load(self, split: str, most: int | None = None) -> Tensor:
-        """Preprocessed images of a split, in memory."""
-        rows = self._dataset.build(split)
-        return self._backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
 
     def _loss(self, unet: Any, numbers: range) -> Tensor:
         """The objective's loss for images of these numbers."""
@@ -263,17 +252,6 @@ class Trainer:
         self.lr = self.recipe.lr * _schedule.rate(self.seen, self.recipe.warmup, self.recipe.images)
         for group in self._optimizer.param_groups:
             group["lr"] = self.lr
-
-    def _features(self, split: str) -> tuple[Any, Any]:
-        """Middle and first decoder block, averaged to 2 x 2, and labels."""
-        rows = self._dataset.build(split)
-        count = min(len(rows), PROBE_ROWS)
-        x = self._load(split, count)
-        middle = next(b.number for b in self._backbone.blocks if b.name == "mid")
-        own = torch.from_numpy(noise.normal(0, rows.index[:count], x.shape[1:]))
-        maps = self._backbone.features(x, self._backbone.step(PROBE_SIGMA), [middle, middle + 1], own)
-        table = torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1)
-        return table.cpu().numpy(), rows.labels[:count]
 
 
 def network(
