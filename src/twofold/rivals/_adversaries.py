@@ -49,7 +49,7 @@ class Adversaries(Rival):
         nudge = noise.normal(self._config.seed, numbers, x.shape[1:], draw=NUDGED, purpose=noise.RIVALS)
         beside = x + NUDGE * torch.from_numpy(nudge).to(x.device)
         real, false, nudged = self.discriminator(torch.cat([x, made, beside])).chunk(3)
-        slope = ((nudged - real) / NUDGE).square().mean()
+        slope: Tensor = ((nudged - real) / NUDGE).square().mean()
         told: Tensor = softplus(-real).mean() + softplus(false).mean()
         return told + self._config.penalty / 2 * slope
 
