@@ -19,6 +19,7 @@ FLOORS = [
     {"plots", "charts", "similarities", "insides"},
     {"backbones", "datasets", "heads", "analyses"},
     {"steps"},
+    {"rivals"},
     {"workflows", "estimators"},
     {"cli"},
 ]
@@ -73,7 +74,7 @@ def test_listing_and_help_import_nothing_heavy() -> None:
 def test_steps_wait_with_heavy_imports() -> None:
     code = (
         "import sys; from twofold import registry\n"
-        "[registry.find(r, n) for r in ('steps', 'workflows') for n in registry.names(r)]\n"
+        "[registry.find(r, n) for r in ('steps', 'rivals', 'workflows') for n in registry.names(r)]\n"
         "heavy = {'torch', 'diffusers', 'zarr', 'sklearn', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

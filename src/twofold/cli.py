@@ -27,6 +27,9 @@ ORDER = (
     "select", "probe", "transfer", "finetune", "predict", "compare", "show", "reproduce", "report",
 )  # fmt: skip
 
+# A verb whose next word names a member of a room.
+GROUPS = {"rival": "rivals"}
+
 SHARED = {
     "--config": "TOML file with settings; flags override it",
     "--json": "print the result as one JSON line",
@@ -37,6 +40,11 @@ SHARED = {
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The console command; ends the process with its exit code."""
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def main_of(*words: str) -> NoReturn:
+    """The command of a file that is started by itself: what it is called on the command line, then its settings."""
+    main([*words, *sys.argv[1:]])
 
 
 def run(arguments: list[str]) -> int:
@@ -70,10 +78,10 @@ def _run(arguments: list[str]) -> int:
 
         print(importlib.metadata.version("twofold"))
         return 0
-    verb, rest = arguments[0], arguments[1:]
-    if verb not in verbs():
-        raise unknown("verb", verb, verbs(), "`twofold --help` explains them.")
-    module = registry.find(verbs()[verb], verb)
+    if arguments[0] in GROUPS and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        print(_group(arguments[0]))
+        return 0 if arguments[1:] else 2
+    verb, module, rest = _asked(arguments)
     given = vars(_parser(verb, module).parse_intermixed_args(rest))
     values = {**_from_file(given.pop("config")), **{n: v for n, v in given.items() if v not in (None, [])}}
     shown_as_json, quiet = values.pop("json", False), values.pop("quiet", False)
@@ -86,6 +94,16 @@ def _run(arguments: list[str]) -> int:
         if outcome.problem:
             raise UserError(outcome.problem)
     return 0
+
+
+def _asked(arguments: list[str]) -> tuple[str, ModuleType, list[str]]:
+    """The verb, with the member's name where it has members, its module, and its settings."""
+    verb, rest = arguments[0], arguments[1:]
+    if verb in GROUPS:
+        return f"{verb} {rest[0]}", registry.find(GROUPS[verb], rest[0]), rest[1:]
+    if verb not in verbs():
+        raise unknown("verb", verb, [*verbs(), *GROUPS], "`twofold --help` explains them.")
+    return verb, registry.find(verbs()[verb], verb), rest
 
 
 def _from_file(name: str | None) -> dict[str, Any]:
@@ -103,8 +121,8 @@ def _from_file(name: str | None) -> dict[str, Any]:
 
 def _overview() -> str:
     """What `twofold --help` prints."""
-    width = max(map(len, verbs()))
-    lines = [f"  {verb:{width}}  {registry.summary(room, verb).rstrip('.')}" for verb, room in verbs().items()]
+    found = {verb: registry.summary(room, verb) for verb, room in verbs().items()}
+    lines = _lines({**found, **{group: registry.summary(room, "__init__") for group, room in GROUPS.items()}})
     return "\n".join(
         [
             "Diffusion models as unified image representations: pre-train once, then generate and classify.",
@@ -116,6 +134,20 @@ def _overview() -> str:
             "`twofold <verb> --help` explains the settings of one verb; `twofold demo` does it all in some minutes.",
         ]
     )
+
+
+def _group(verb: str) -> str:
+    """What `twofold VERB --help` prints of a verb with members."""
+    room = GROUPS[verb]
+    lines = _lines({name: registry.summary(room, name) for name in registry.names(room)})
+    usage = f"usage: twofold {verb} <{'|'.join(registry.names(room))}> [settings]"
+    return "\n".join([registry.summary(room, "__init__"), "", usage, "", *lines])
+
+
+def _lines(told: dict[str, str]) -> list[str]:
+    """Names beside what they are."""
+    width = max(map(len, told))
+    return [f"  {name:{width}}  {about.rstrip('.')}" for name, about in told.items()]
 
 
 class _Parser(argparse.ArgumentParser):

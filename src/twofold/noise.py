@@ -22,6 +22,7 @@ FEATURES, TRAINING, SAMPLING, SAMPLING_STEPS, ORDER, SHOTS, BOOTSTRAP, VIEWS, FL
 AUGMENTATION = 15
 CLASSES = 20
 EDITS = 25
+RIVALS = 30
 
 
 def generator(seed: int, index: int, *, draw: int = 0, purpose: int = FEATURES) -> np.random.Generator:

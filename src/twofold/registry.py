@@ -15,7 +15,7 @@ from typing import Any
 
 from twofold.errors import unknown
 
-ROOMS = ("backbones", "datasets", "heads", "analyses", "steps", "workflows")
+ROOMS = ("backbones", "datasets", "heads", "analyses", "steps", "rivals", "workflows")
 
 
 def names(room: str) -> list[str]:

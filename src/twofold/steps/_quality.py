@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from twofold import noise, pooling
 from twofold.analyses import frechet
@@ -16,55 +13,22 @@ from twofold.analyses.frechet import Statistics
 from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets.base import Dataset
-from twofold.heads.ridge import Ridge
-from twofold.steps import _guidance, _samplers
+from twofold.steps import _guidance, _probing, _samplers
 
-# Where the cheap probe reads while training: the middle of the useful range of every model met so far.
-PROBE_SIGMA = 0.18
-PROBE_ROWS = 2000
 TAP_SIGMAS = (0.06, 0.18, 0.5)
 SAMPLER, STEPS, BATCH = "dpm++", 20, 100
 PIXELS = 8  # the images themselves are compared at this side
 
 
-def probe(backbone: DiffusionBackbone, dataset: Dataset) -> float:
-    """Accuracy on val of a ridge head on the middle and first decoder blocks together."""
-    middle = _middle(backbone)
-    return _accuracy(backbone, dataset, [middle, middle + 1], PROBE_SIGMA)
-
-
 def best_tap(backbone: DiffusionBackbone, dataset: Dataset) -> tuple[float, str]:
     """The best accuracy on val of a ridge head on one block, and where it was read."""
-    middle = _middle(backbone)
+    middle = _probing.middle(backbone)
     found = [
-        (_accuracy(backbone, dataset, [block], sigma), f"b={block}, sigma {sigma:g}")
+        (_probing.accuracy(backbone, dataset, backbone.step(sigma), [block]), f"b={block}, sigma {sigma:g}")
         for block in (middle, middle + 1)
         for sigma in TAP_SIGMAS
     ]
     return max(found, key=lambda one: one[0])
-
-
-def _middle(backbone: DiffusionBackbone) -> int:
-    return next(block.number for block in backbone.blocks if block.name == "mid")
-
-
-def _accuracy(backbone: DiffusionBackbone, dataset: Dataset, blocks: Sequence[int], sigma: float) -> float:
-    x, y = _features(backbone, dataset, "train", blocks, sigma)
-    val = _features(backbone, dataset, "val", blocks, sigma)
-    return float((Ridge().fit(x, y, val=val).predict(val[0]) == val[1]).mean())
-
-
-def _features(
-    backbone: DiffusionBackbone, dataset: Dataset, split: str, blocks: Sequence[int], sigma: float
-) -> tuple[Any, NDArray[np.int64]]:
-    """Blocks averaged to 2 x 2, one beside the other, and labels."""
-    rows = dataset.build(split)
-    count = min(len(rows), PROBE_ROWS)
-    x = backbone.preprocess(rows.read(range(count)))
-    own = torch.from_numpy(noise.normal(0, rows.index[:count], x.shape[1:]))
-    maps = backbone.features(x, backbone.step(sigma), list(blocks), own)
-    table = torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1)
-    return table.cpu().numpy(), rows.labels[:count]
 
 
 class Distance:

@@ -34,7 +34,7 @@ class Draw:
 
 
 def draw(seed: int, numbers: range, rows: int, shape: tuple[int, ...], steps: int | None) -> Draw:
-    """Row, step and noise of each image number; every epoch is a fresh permutation of all rows."""
+    """Row, step and noise of each image number."""
     chances = [noise.generator(seed, n, purpose=noise.TRAINING) for n in numbers]
     # In this order: the step of an image is drawn before its noise, and what came to be needed later after it.
     drawn_steps: NDArray[np.int64] | NDArray[np.float32]
@@ -44,11 +44,16 @@ def draw(seed: int, numbers: range, rows: int, shape: tuple[int, ...], steps: in
         drawn_steps = np.array([chance.integers(0, steps) for chance in chances], dtype=np.int64)
     own = [chance.standard_normal(shape, dtype=np.float32) for chance in chances]
     return Draw(
-        rows=np.array([_order(seed, n // rows, rows)[n % rows] for n in numbers], dtype=np.int64),
+        rows=order(seed, numbers, rows),
         steps=drawn_steps,
         noise=np.stack(own) if own else np.empty((0, *shape), dtype=np.float32),
         chances=np.array([chance.random() for chance in chances], dtype=np.float64),
     )
+
+
+def order(seed: int, numbers: range, rows: int) -> NDArray[np.int64]:
+    """The row of each image number, int64 [B]; every epoch is a fresh permutation of all rows."""
+    return np.array([_order(seed, n // rows, rows)[n % rows] for n in numbers], dtype=np.int64)
 
 
 def rate(seen: int, warmup: int, total: int) -> float:

@@ -22,7 +22,7 @@ from twofold import files, runs
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
-from twofold.steps import _architecture, _augment, _labels, _objectives, _quality, _schedule
+from twofold.steps import _architecture, _augment, _labels, _objectives, _probing, _schedule
 from twofold.steps._averages import Averages
 
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
@@ -107,7 +107,8 @@ class Trainer:
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
         self._averages = Averages(self._parameters, recipe.ema, recipe.batch)
         self._dataset = dataset
-        self._images = self._load("train")
+        rows = dataset.build("train")
+        self._images = self.backbone.preprocess(rows.read(range(len(rows))))
         self._labels = torch.from_numpy(_labels.whole(dataset, "train")).to(self._images.device) if classes else None
         self.seen = self.saved = 0
         self.lr = 0.0
@@ -180,9 +181,9 @@ class Trainer:
         self._accelerator.wait_for_everyone()
 
     def probe(self) -> float:
-        """See `_quality.probe`; of the averaged network."""
+        """Accuracy on val of the averaged network, see `_probing`."""
         with self.averaged():
-            return _quality.probe(self.backbone, self._dataset)
+            return _probing.accuracy(self.backbone, self._dataset, self.backbone.step(_probing.SIGMA))
 
     def save(self, path: Path) -> None:
         """Write everything that the rest of training depends on, at once."""
@@ -220,11 +221,6 @@ class Trainer:
     def pipeline(self) -> Any:
         """The network with its schedule, as a pipeline of diffusers; to be saved while it is `averaged`."""
         return self.backbone.pipeline()
-
-    def _load(self, split: str, most: int | None = None) -> Tensor:
-        """Preprocessed images of a split, in memory."""
-        rows = self._dataset.build(split)
-        return self.backbone.preprocess(rows.read(range(min(len(rows), most or len(rows)))))
 
     def _loss(self, unet: Any, numbers: range) -> Tensor:
         """The objective's loss for images of these numbers."""

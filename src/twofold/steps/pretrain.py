@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +16,17 @@ from twofold import files, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets import base as datasets
-from twofold.errors import BadModel, BadRun, BadSetting, Diverged
-from twofold.records import Number, Outcome
+from twofold.errors import BadModel, BadRun, BadSetting
+from twofold.records import Outcome
 from twofold.runs import Run
 from twofold.settings import Settings, setting
+from twofold.steps import _course
 
 if TYPE_CHECKING:
     from twofold.steps._quality import Distance
     from twofold.steps._trainer import Trainer
 
 log = logging.getLogger("twofold")
-
-NOTED = ("loss", "lr", "seconds", "probe", "fd", "tapped")
 
 
 @dataclass(frozen=True)
@@ -125,13 +121,13 @@ def run(config: Config) -> Outcome:
     if config.unet.endswith(".json"):
         inputs["unet"] = hashlib.sha256(Path(config.unet).read_bytes()).hexdigest()[:16]
     with runs.opened(config.out, "pretrain", config, inputs, together=True) as run_:
-        if done := run_.again(_told):
+        if done := run_.again(_course.told):
             return done
         dataset.tell_skipped()
         with _company(config):
             facts = {**_train(config, run_, dataset, side), **dataset.provenance}
         run_.finish(facts)
-    return Outcome(facts, f"{config.out}: {_told(facts)}")
+    return Outcome(facts, f"{config.out}: {_course.told(facts)}")
 
 
 @contextmanager
@@ -174,64 +170,12 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     from twofold.steps._trainer import Recipe, Trainer
 
     trainer = Trainer(Recipe.of(config), dataset, side)
-    metrics, checkpoint = run_.folder / "metrics.jsonl", run_.folder / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.restore(checkpoint)
-        log.info("continuing after %s images", f"{trainer.seen:,}")
-    trainer.check_together()
-    if run_.writes:
-        _cut(metrics, trainer.seen)
-    spent = _spent(metrics)
     track = partial(_track, config, trainer, _distance(config, dataset) if run_.writes else None, run_.folder, dataset)
-    with runs.progress(config.images, "pretrain", done=trainer.seen) as bar:
-        _loop(config, trainer, bar, metrics, checkpoint, spent, track)
-    _check_weights(config, trainer, checkpoint)
-    if run_.writes:
-        _save_averages(config, trainer, run_.folder, dataset)
-    trainer.wait()
-    records = _notes(metrics)
-    losses = [r["loss"] for r in records if "loss" in r][-5:]
-    probes = [r["probe"] for r in records if "probe" in r]
-    seconds = _spent(metrics)
-    return {
-        "images": trainer.seen, "parameters": trainer.parameters, "seconds": round(seconds, 1),
-        "images_per_second": round(trainer.seen / max(seconds, 1e-9), 1),
-        "loss": round(sum(losses) / max(len(losses), 1), 5), "probe": probes[-1] if probes else None,
-        **({"classes": list(dataset.classes)} if config.labels else {}),
-    }  # fmt: skip
-
-
-def _loop(
-    config: Config, trainer: Trainer, bar: Any, metrics: Path, checkpoint: Path, spent: float, track: Callable[[], None]
-) -> None:
-    """Update until all images are seen; what is due after an update is decided by the count of images alone."""
+    leave = partial(_save_averages, config, trainer, dataset)
     probe_every = math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
-    started = time.monotonic()
-    while trainer.seen < config.images:
-        before = trainer.seen
-        trainer.update()
-        bar.advance(trainer.seen - before, trainer.told)
-        last = trainer.seen >= config.images
-        note = last or _due(before, trainer.seen, config.log_every)
-        probe = probe_every > 0 and (last or _due(before, trainer.seen, probe_every))
-        tracked = config.track > 0 and (last or _due(before, trainer.seen, config.track))
-        save = last or trainer.seen - trainer.saved >= config.save_every
-        if note or probe or tracked or save:
-            _check_losses(config, trainer, checkpoint)
-        if note:
-            loss = trainer.mean_loss()
-            trainer.told = f"loss {loss:.4f}"
-            seconds = spent + time.monotonic() - started
-            record = {"images": trainer.seen, "loss": loss, "lr": trainer.lr, "seconds": round(seconds, 2)}
-            _note(trainer, metrics, record)
-        if probe or tracked or save:
-            _check_weights(config, trainer, checkpoint)
-        if probe and trainer.is_main:
-            _note(trainer, metrics, {"images": trainer.seen, "probe": trainer.probe()})
-        if tracked:
-            track()
-        if save:
-            trainer.save(checkpoint)
+    paced = replace(config, probe_every=probe_every)
+    facts = _course.train(paced, trainer, run_, _course.Extra(config.track, track, leave))
+    return {**facts, **({"classes": list(dataset.classes)} if config.labels else {})}
 
 
 def _distance(config: Config, dataset: datasets.Dataset) -> Distance | None:
@@ -252,7 +196,7 @@ def _track(
     from twofold.steps import _quality
 
     metrics = folder / "metrics.jsonl"
-    before = _notes(metrics)
+    before = _course.notes(metrics)
     with trainer.averaged():
         fd = distance.of(trainer.backbone)
         tapped, tap = _quality.best_tap(trainer.backbone, dataset)
@@ -261,61 +205,28 @@ def _track(
             _keep(trainer, folder / "best-fd", about)
         if all(tapped > r["tapped"] for r in before if "tapped" in r):
             _keep(trainer, folder / "best-probe", about)
-    _note(trainer, metrics, {"images": trainer.seen, "fd": fd, "tapped": tapped, "tap": tap})
+    _course.append(trainer, metrics, {"images": trainer.seen, "fd": fd, "tapped": tapped, "tap": tap})
 
 
 def _keep(trainer: Trainer, folder: Path, about: dict[str, Any]) -> None:
     """A model beside the run's own, with what it says of itself."""
-    save_pipeline(trainer, folder)
+    _course.save_pipeline(trainer, folder)
     files.write_json(folder / "finished.json", about)
 
 
-def _check_losses(config: Config, trainer: Trainer, checkpoint: Path) -> None:
-    """Raise `Diverged` where the loss of an update was no finite number."""
-    for loss in trainer.losses():
-        if not math.isfinite(loss):
-            raise _diverged(config, f"The loss became {loss} before image {trainer.seen:,}", checkpoint)
-
-
-def _check_weights(config: Config, trainer: Trainer, checkpoint: Path) -> None:
-    """Raise `Diverged` where the weights must not be kept: a loss is measured before its update, so it says nothing."""
-    if not trainer.sound():
-        what = f"The loss became infinite or nan, or the weights did, with the update up to image {trainer.seen:,}"
-        raise _diverged(config, what, checkpoint)
-
-
-def _diverged(config: Config, what: str, checkpoint: Path) -> Diverged:
-    kept = "the checkpoint before it is kept" if checkpoint.exists() else "there was no checkpoint yet"
-    return Diverged(
-        f"{what} of {config.out}; {kept}. "
-        f"Start another run with a smaller --lr (it was {config.lr:g}) or a smaller --clip above 0."
-    )
-
-
-def _save_averages(config: Config, trainer: Trainer, folder: Path, dataset: datasets.Dataset) -> None:
+def _save_averages(config: Config, trainer: Trainer, dataset: datasets.Dataset, folder: Path) -> None:
     """The first average is the run's model; each other one is a folder in it."""
     for which, images in enumerate(config.ema):
         with trainer.averaged(which):
             if which:
                 _keep(trainer, folder / f"ema-{images}", _about(config, trainer, dataset))
             else:
-                save_pipeline(trainer, folder)
+                _course.save_pipeline(trainer, folder)
 
 
 def _about(config: Config, trainer: Trainer, dataset: datasets.Dataset) -> dict[str, Any]:
     """What a model that is saved beside the run's own says of itself."""
     return {"images": trainer.seen, **({"classes": list(dataset.classes)} if config.labels else {})}
-
-
-def save_pipeline(trainer: Trainer, folder: Path) -> None:
-    """Write the network as a diffusers pipeline; model_index.json comes last and says it is whole."""
-    with files.scratch(folder / ".pipeline") as scratch:
-        trainer.pipeline().save_pretrained(scratch)
-        (folder / "model_index.json").unlink(missing_ok=True)
-        for part in ("unet", "scheduler"):
-            shutil.rmtree(folder / part, ignore_errors=True)
-            (scratch / part).replace(folder / part)
-        (scratch / "model_index.json").replace(folder / "model_index.json")
 
 
 def _check_objective(config: Config) -> None:
@@ -343,37 +254,3 @@ def _side(config: Config, dataset: datasets.Dataset) -> int:
             f"The images of {config.data} have different sizes. Give --size, the side to train at in pixels."
         )
     return side
-
-
-def _due(before: int, after: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, after]."""
-    return before // every < after // every
-
-
-def _note(trainer: Trainer, path: Path, record: dict[str, Any]) -> None:
-    if trainer.is_main:
-        files.append_lines(path, [record])
-
-
-def _notes(metrics: Path) -> list[dict[str, Any]]:
-    return files.read_lines(metrics, {"images": int}, {**dict.fromkeys(NOTED, Number), "tap": str})
-
-
-def _cut(metrics: Path, seen: int) -> None:
-    """Drop what was noted after the checkpoint; it will be noted again."""
-    kept = [r for r in _notes(metrics) if r["images"] <= seen]
-    if metrics.exists():
-        files.write_text(metrics, "".join(json.dumps(r) + "\n" for r in kept))
-
-
-def _spent(metrics: Path) -> float:
-    """Seconds of training noted so far."""
-    return max((r["seconds"] for r in _notes(metrics) if "seconds" in r), default=0.0)
-
-
-def _told(facts: dict[str, Any]) -> str:
-    probe = "" if facts["probe"] is None else f", probe on val {100 * facts['probe']:.1f} %"
-    return (
-        f"{facts['images']:,} images through {facts['parameters'] / 1e6:.1f} M parameters in {facts['seconds']:.0f} s "
-        f"({facts['images_per_second']:.0f} images/s), loss {facts['loss']:.4f}{probe}."
-    )
