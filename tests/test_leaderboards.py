@@ -141,7 +141,7 @@ def distance_run(folder: Path, *scores: Score) -> Path:
 def distance(name: str, value: float, images: Path) -> Score:
     """As a run of `fid` writes it."""
     about = {"a": str(images), "b": "digits@test", "a_n": 500, "b_n": 450, "features": "inception", "block": "pool"}
-    return Score(name, value, "all", 500, (0,), value - 1, value + 1, about)
+    return Score(name, value, "all", 500, (), value - 1, value + 1, about | {"measure": "fd"})
 
 
 def sampled(folder: Path) -> Path:
@@ -288,7 +288,8 @@ def site(probed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("site")
     hostile = shutil.copytree(probed, base / "<b>bold")
     images = sampled(base / "samples")
-    far = distance_run(base / "far", distance("fid", 12.5, images), distance("fd_dino", 300.25, images / "images"))
+    far = distance_run(base / "far", distance("fid", 12.5, images), distance("fd_dino", 300.25, images / "images"),
+                       replace(distance("recall", 0.5, images), split="test"))  # fmt: skip
     plain = shutil.copytree(probed, base / "plain")
     scores = results.read(plain)
     (plain / "results.jsonl").unlink()

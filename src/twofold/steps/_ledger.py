@@ -48,7 +48,7 @@ def checked(folder: Path) -> dict[str, Any]:
     config = runs.read_config(folder)
     if not (folder / "finished.json").exists():
         raise BadRun(f"{folder} is not finished. Run its command again, then submit it.")
-    scores = [score for score in results.read(folder) if _counts(score)]
+    scores = [score for score in results.read(folder) if _counts(config["verb"], score)]
     if not scores:
         raise BadRun(f"{folder} has no score on test. Give a run of probe, finetune or fid.")
     _check_seal(folder)
@@ -74,9 +74,9 @@ def _behind(score: Score) -> dict[str, str]:
     return {"model": model} if model else {}
 
 
-def _counts(score: Score) -> bool:
+def _counts(verb: str, score: Score) -> bool:
     """Whether a score is one of a board."""
-    return score.split == "test" or _standings.is_distance(score.name)
+    return _standings.is_distance(score.name) or (score.split == "test" and verb not in _standings.ELSEWHERE)
 
 
 def _needed(scores: list[Score]) -> tuple[str, ...]:
