@@ -41,8 +41,10 @@ class Part:
     @property
     def module(self) -> ModuleType:
         """The verb's."""
-        room = "workflows" if self.verb in registry.names("workflows") else "steps"
-        return registry.find(room, self.verb)
+        group, _, member = self.verb.partition(" ")
+        if member:
+            return registry.find(f"{group}s", member)
+        return registry.find("workflows" if group in registry.names("workflows") else "steps", group)
 
     def config(self, known: Mapping[tuple[str, str], Any]) -> Any:
         """Its settings; those that a verb has not are not given to it."""
@@ -115,7 +117,7 @@ def command(part: Part, known: Mapping[tuple[str, str], Any], told: Callable[[An
     words = [said[name] for name in by_place if name in said]
     for name in (name for name in said if name not in by_place):
         words += [f"--{name.replace('_', '-')}", said[name]]
-    return shlex.join(["twofold", part.verb, *words])
+    return shlex.join(["twofold", *part.verb.split(), *words])
 
 
 def _part_known(value: Any, known: Mapping[tuple[str, str], Any]) -> Any:
