@@ -62,9 +62,19 @@ def estimate(planned: Sequence[Part], known: Mapping[tuple[str, str], Any], *, m
 
 def _passes(part: Part, known: Mapping[tuple[str, str], Any], loaded: dict[str, Dataset]) -> int:
     values = {name: _known(value, known) for name, value in part.values.items()}
-    if part.verb == "pretrain":
-        return BACKWARD * int(values["images"])
-    name = str(values.get("data"))
+    if part.verb == "pretrain" or part.verb.startswith("rival"):
+        return BACKWARD * int(values.get("images", known["images", ""]))
+    if part.verb == "sample":
+        return int(values["num"]) * int(values["steps"])
+    if part.verb == "fid":
+        return 0  # its features are another network's
+    many = values.get("models", [0]), values.get("data")
+    names = [str(name) for name in (many[1] if isinstance(many[1], list) else [many[1]])]
+    return sum(len(many[0]) * _of_data(part, values, name, loaded) for name in names)
+
+
+def _of_data(part: Part, values: Mapping[str, Any], name: str, loaded: dict[str, Dataset]) -> int:
+    """Passes over one data set."""
     if name not in loaded:
         loaded[name] = datasets.load(name)
     train, val, test = (len(loaded[name].build(split)) for split in datasets.SPLITS)
