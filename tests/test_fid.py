@@ -77,7 +77,7 @@ def test_a_second_run_reads_nothing_and_measures_what_is_new(
 def test_a_folder_is_all_images_below_it(command: Command, folder: Path, tmp_path: Path) -> None:
     by_name = scores(command("fid", "digits@test", "digits@train", *FAST, "--json"))
     by_folder = scores(command("fid", str(folder), "digits@train", *FAST, "--json"))
-    assert by_folder["fd_pixels_8"]["n"] == 450
+    assert (by_folder["fd_pixels_8"]["n"], by_folder["fd_pixels_8"]["split"]) == (450, "all")
     assert {n: s["value"] for n, s in by_folder.items()} == {
         n: pytest.approx(s["value"], rel=1e-4) for n, s in by_name.items()
     }
@@ -159,7 +159,7 @@ def test_fid_is_of_the_published_weights_alone(command: Command, tmp_path: Path)
     assert not fid.is_fid({"backbone": published, "precision": "bfloat16"}, there)
     for elsewhere in ({"name": "Mixed_6e"}, {"pool": 2}):
         assert not fid.is_fid({"backbone": published, "precision": "float32"}, there | elsewhere)
-    names = [fid.named(Score(n, 0.5, "all", 4), n, {"word": "", "a_splits": ["train"], "b_splits": ["val", "test"]})
+    names = [fid.named(Score(n, 0.5, "all", 4), n, {"word": "", "a_split": "train", "b_split": "all"})
              for n in ("fd", "kid", "precision", "recall")]  # fmt: skip
     assert [(s.name, s.split) for s in names] == [
         ("fid", "train"), ("kid", "train"), ("precision", "train"), ("recall", "all"),

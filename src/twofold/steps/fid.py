@@ -159,7 +159,7 @@ def _read(config: Config, side: Side, backbone: Backbone | None, cell: Cell, whe
     assert backbone is not None
     target = _fill.open_store(where, backbone, side.dataset, config)
     _spread.fill(target, backbone, side.dataset, side.splits, [cell], config)
-    return Stored(side.name, target, side.splits)
+    return Stored(side.name, target, side.splits, side.part)
 
 
 def _about(stored: Sequence[Stored], cell: Cell) -> dict[str, Any]:
@@ -168,8 +168,7 @@ def _about(stored: Sequence[Stored], cell: Cell) -> dict[str, Any]:
     model, where = str(a.store.about["model"]), a.store.about_cell(a.splits[0], cell)
     published = is_fid(a.store.key, where)
     return {
-        "a": a.name, "b": b.name, "a_n": a.count, "b_n": b.count, "a_splits": list(a.splits),
-        "b_splits": list(b.splits),
+        "a": a.name, "b": b.name, "a_n": a.count, "b_n": b.count, "a_split": a.part, "b_split": b.part,
         "features": model, "backbone": a.store.key["backbone"], "word": "" if published else word(model, cell),
         "cell": str(cell), "block": where["name"], "t": cell.tap.t, "sigma": where["sigma"], "pool": cell.pool,
     }  # fmt: skip
@@ -203,9 +202,9 @@ def word(model: str, cell: Cell) -> str:
 def named(score: Score, measure: str, about: dict[str, Any]) -> Score:
     """A score that says which features it is of; only those of the published Inception need not."""
     own = {n: v for n, v in about.items() if n != "word"} | score.about | {"measure": measure}
-    split = about["b_splits" if score.name == "recall" else "a_splits"]
+    split = about["b_split" if score.name == "recall" else "a_split"]
     name = f"{score.name}_{about['word']}" if about["word"] else {"fd": "fid"}.get(score.name, score.name)
-    return replace(score, name=name, split=split[0] if len(split) == 1 else "all", about=own)
+    return replace(score, name=name, split=split, about=own)
 
 
 def _warn(about: dict[str, Any]) -> None:
