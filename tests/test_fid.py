@@ -17,7 +17,7 @@ from test_cli import refused
 from twofold import files, results
 from twofold.analyses.frechet import Statistics, distance
 from twofold.datasets import base as datasets
-from twofold.records import Score
+from twofold.records import Cell, Score, Tap
 from twofold.steps import fid
 
 Command = Callable[..., tuple[int, str, str]]
@@ -77,7 +77,7 @@ def test_a_second_run_reads_nothing_and_measures_what_is_new(
 def test_a_folder_is_all_images_below_it(command: Command, folder: Path, tmp_path: Path) -> None:
     by_name = scores(command("fid", "digits@test", "digits@train", *FAST, "--json"))
     by_folder = scores(command("fid", str(folder), "digits@train", *FAST, "--json"))
-    assert by_folder["fd_pixels_8"]["n"] == 450
+    assert (by_folder["fd_pixels_8"]["n"], by_folder["fd_pixels_8"]["split"]) == (450, "all")
     assert {n: s["value"] for n, s in by_folder.items()} == {
         n: pytest.approx(s["value"], rel=1e-4) for n, s in by_name.items()
     }
@@ -145,7 +145,7 @@ def test_a_diffusion_model_is_read_where_it_is_told(command: Command, tiny_run: 
     refused(command(*told, "--block", "mid"), "diffusion model")
     found = scores(command(*told, "--block", "mid", "--t", "30"))
     (score,) = found.values()
-    assert score["name"] == f"fd_{tiny_run.name}" and score["value"] > 0
+    assert score["name"] == f"fd_{tiny_run.name}_{score['about']['cell']}" and score["value"] > 0
     assert (score["about"]["block"], score["about"]["t"], score["about"]["pool"]) == ("mid", 30.0, 1)
 
 
@@ -159,7 +159,7 @@ def test_fid_is_of_the_published_weights_alone(command: Command, tmp_path: Path)
     assert not fid.is_fid({"backbone": published, "precision": "bfloat16"}, there)
     for elsewhere in ({"name": "Mixed_6e"}, {"pool": 2}):
         assert not fid.is_fid({"backbone": published, "precision": "float32"}, there | elsewhere)
-    names = [fid.named(Score(n, 0.5, "all", 4), n, {"word": "", "a_splits": ["train"], "b_splits": ["val", "test"]})
+    names = [fid.named(Score(n, 0.5, "all", 4), n, {"word": "", "a_split": "train", "b_split": "all"})
              for n in ("fd", "kid", "precision", "recall")]  # fmt: skip
     assert [(s.name, s.split) for s in names] == [
         ("fid", "train"), ("kid", "train"), ("precision", "train"), ("recall", "all"),
@@ -172,11 +172,12 @@ def test_fid_is_of_the_published_weights_alone(command: Command, tmp_path: Path)
         ("torchvision:squeezenet1_1@weights/x.safetensors", "squeezenet1_1"), ("timm:vit_small.dino", "vit_small_dino"),
         ("run:runs/digits", "digits"), ("adm:models/64x64.pt", "64x64"), ("pixels", "pixels"),
         ("inception?untrained", "inception_untrained"), ("inception:a/b.pth", "inception"),
-        ("diffusers:google/ddpm-cifar10-32", "ddpm_cifar10_32"),
+        ("diffusers:google/ddpm-cifar10-32", "ddpm_cifar10_32"), ("run:.", "run"),
     ],
 )  # fmt: skip
 def test_scores_are_named_after_the_network(model: str, called: str) -> None:
-    assert fid.word(model) == called
+    assert fid.word(model, Cell(Tap(3, None), 1)) == called
+    assert fid.word(model, Cell(Tap(3, 30.0), 1)) == f"{called}_b3_t30_p1"
 
 
 def test_mistakes_are_one_line_before_any_work(command: Command, tmp_path: Path, folder: Path) -> None:

@@ -20,6 +20,7 @@ from twofold.records import Cell
 from twofold.store import Store
 
 HELP = "a folder of images, DATA, DATA@SPLIT, STORE or STORE@SPLIT"
+ALL = "all"
 # Two sides can be compared only where these parts of a store's key are the same.
 ALIKE = ("backbone", "preprocessing", "precision", "draws", "label")
 
@@ -32,11 +33,13 @@ class Images:
         name: as given.
         dataset: where they are.
         splits: those that are taken.
+        part: the split that was asked for, or `all`.
     """
 
     name: str
     dataset: Dataset
     splits: tuple[str, ...]
+    part: str
 
     @property
     def count(self) -> int:
@@ -56,6 +59,7 @@ class Stored:
     name: str
     store: Store
     splits: tuple[str, ...]
+    part: str
 
     @property
     def count(self) -> int:
@@ -128,7 +132,7 @@ def _images(given: str, dataset: Dataset, split: str) -> Images:
         advice = f"Give another split, or leave @{split} out for all." if split else "Give another."
         raise BadData(f"{given} holds no images. {advice}")
     dataset.tell_skipped()
-    return Images(given, dataset, found)
+    return Images(given, dataset, found, split or ALL)
 
 
 def _stored(given: str, opened: Store, split: str) -> Stored:
@@ -137,7 +141,7 @@ def _stored(given: str, opened: Store, split: str) -> Stored:
         raise unknown(f"split in the store {opened.place}", split, there)
     if not there:
         raise BadStore(f"{opened.place} holds no features yet. Run `twofold extract` into it.")
-    return Stored(given, opened, (split,) if split else tuple(s for s in datasets.SPLITS if s in there))
+    return Stored(given, opened, (split,) if split else tuple(s for s in datasets.SPLITS if s in there), split or ALL)
 
 
 def check_alike(sides: Sequence[Side], keys: Sequence[Mapping[str, Any]]) -> None:

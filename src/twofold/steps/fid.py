@@ -142,7 +142,8 @@ def _compare(config: Config, sides: Sequence[Side], backbone: Backbone | None, c
     memory = _memory.bytes_for(config.memory) // len(stored)
     tables = {name: side.table(cell, memory) for name, side in zip(TABLES, stored, strict=True)}
     about = _about(stored, cell) | {"dimensions": tables["real"].shape[1]}
-    _warn(about)
+    if "fd" in config.measures:
+        _warn(about)
     known = {score.about["measure"] for score in results.read(folder, MEASURED)}
     for measure in config.measures:
         if measure not in known:
@@ -158,7 +159,7 @@ def _read(config: Config, side: Side, backbone: Backbone | None, cell: Cell, whe
     assert backbone is not None
     target = _fill.open_store(where, backbone, side.dataset, config)
     _spread.fill(target, backbone, side.dataset, side.splits, [cell], config)
-    return Stored(side.name, target, side.splits)
+    return Stored(side.name, target, side.splits, side.part)
 
 
 def _about(stored: Sequence[Stored], cell: Cell) -> dict[str, Any]:
@@ -167,9 +168,8 @@ def _about(stored: Sequence[Stored], cell: Cell) -> dict[str, Any]:
     model, where = str(a.store.about["model"]), a.store.about_cell(a.splits[0], cell)
     published = is_fid(a.store.key, where)
     return {
-        "a": a.name, "b": b.name, "a_n": a.count, "b_n": b.count, "a_splits": list(a.splits),
-        "b_splits": list(b.splits),
-        "features": model, "backbone": a.store.key["backbone"], "word": "" if published else word(model),
+        "a": a.name, "b": b.name, "a_n": a.count, "b_n": b.count, "a_split": a.part, "b_split": b.part,
+        "features": model, "backbone": a.store.key["backbone"], "word": "" if published else word(model, cell),
         "cell": str(cell), "block": where["name"], "t": cell.tap.t, "sigma": where["sigma"], "pool": cell.pool,
     }  # fmt: skip
 
@@ -187,20 +187,24 @@ def is_fid(key: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     return inception.is_published(key["backbone"]) and key["precision"] == "float32" and at_the_end
 
 
-def word(model: str) -> str:
-    """What a MODEL is called in the name of a score: `torchvision:squeezenet1_1@FILE` is `squeezenet1_1`."""
+def word(model: str, cell: Cell) -> str:
+    """What features are called in the name of a score: `torchvision:squeezenet1_1@FILE` is `squeezenet1_1`.
+
+    A diffusion model is none without its tap: `run:runs/digits` is `digits_b8_t30_p1`.
+    """
     name = backbones.parse(model)
     own = f"{name.scheme}_{name.argument}" if name.scheme == "pixels" else name.argument.partition("@")[0]
     plain = INCEPTION if name.scheme == INCEPTION else Path(own).name.removesuffix(".pt")
-    return re.sub(r"\W+", "_", f"{plain}_untrained" if name.untrained else plain).strip("_")
+    network = re.sub(r"\W+", "_", f"{plain}_untrained" if name.untrained else plain).strip("_") or name.scheme
+    return network if cell.tap.t is None else f"{network}_{cell}"
 
 
 def named(score: Score, measure: str, about: dict[str, Any]) -> Score:
     """A score that says which features it is of; only those of the published Inception need not."""
     own = {n: v for n, v in about.items() if n != "word"} | score.about | {"measure": measure}
-    split = about["b_splits" if score.name == "recall" else "a_splits"]
+    split = about["b_split" if score.name == "recall" else "a_split"]
     name = f"{score.name}_{about['word']}" if about["word"] else {"fd": "fid"}.get(score.name, score.name)
-    return replace(score, name=name, split=split[0] if len(split) == 1 else "all", about=own)
+    return replace(score, name=name, split=split, about=own)
 
 
 def _warn(about: dict[str, Any]) -> None:
