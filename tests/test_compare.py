@@ -135,6 +135,14 @@ def test_two_networks_of_different_kinds(tiny_run: Path, tmp_path: Path, command
     assert facts["matches"][0]["cka"] == pytest.approx(best, abs=1e-4)
 
 
+def test_features_of_an_encoder_serve_as_rows_and_as_columns(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    asked = ("--data", "digits", "--rows", 20, "--other-blocks", "all", "--features", tmp_path / "features", "--json")
+    assert command("compare", "--models", f"{tiny_run},pixels:8", "--out", tmp_path / "a", *asked)[0] == 0
+    code, out, err = command("compare", "--models", f"pixels:8,{tiny_run}", "--out", tmp_path / "b", *asked)
+    assert code == 0, err
+    assert json.loads(out)["passes"] == 20  # of the network under the other noise
+
+
 def test_an_encoder_against_itself_is_read_once(tmp_path: Path, command: Command) -> None:
     asked = ("compare", "--models", "pixels:8", "--data", "digits", "--out", tmp_path / "run", "--pool", "1,4,8")
     code, out, _ = command(*asked, "--json")

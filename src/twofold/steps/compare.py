@@ -142,7 +142,8 @@ def _both(config: Config, models: Sequence[str], loaded: dict[str, Backbone]) ->
         clean = noisy and not isinstance(backbone, DiffusionBackbone)
         asked = (None, None) if clean else (config.t, config.sigma)
         steps = _fill.steps(backbone, *asked) if asked != (None, None) else _default(backbone)
-        found.append(Side(model, backbone, tuple(_fill.cells(backbone, blocks, steps, config.pool)), how))
+        cells = tuple(_fill.cells(backbone, blocks, steps, config.pool))
+        found.append(Side(model, backbone, cells, reading if steps == [None] else how))
     return found[0], found[1]
 
 
@@ -152,10 +153,8 @@ def _default(backbone: Backbone) -> list[float | None]:
 
 def _number(sides: list[Side], side: Side) -> int:
     """The place of a side among all; what is read the same way stands there once."""
-    clean = side.steps == [None]
     for k, there in enumerate(sides):
-        alike = there.backbone is side.backbone and there.cells == side.cells
-        if alike and (clean or there.reading == side.reading):
+        if there.backbone is side.backbone and there.cells == side.cells and there.reading == side.reading:
             return k
     sides.append(side)
     return len(sides) - 1
