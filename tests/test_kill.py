@@ -210,3 +210,23 @@ def test_tuning_killed_ends_in_the_same_bytes(
     assert after.keys() == wanted.keys()
     # What tells when, where and by which command it was made may differ.
     assert {name for name in wanted if after[name] != wanted[name]} <= {"config.toml", "log.txt"}
+
+
+def test_a_rival_killed_goes_on_to_the_same_bits(tiny_run: Path, tmp_path: Path) -> None:
+    def arguments(out: Path) -> list[str]:
+        often = ["--images", "1920", "--batch", "16", "--save-every", "160", "--log-every", "80"]
+        return ["rival", "masked", "--data", "digits", "--like", str(tiny_run), "--out", str(out), *often]
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    checkpoint = killed / "checkpoint.pt"
+    kill_when(
+        checkpoint.exists,
+        arguments(killed),
+        lambda: seen(checkpoint) < 1920 and not (killed / "finished.json").exists(),
+    )
+    finish(arguments(killed))
+    finish(arguments(whole))
+    name = "unet/diffusion_pytorch_model.safetensors"
+    resumed, wanted = load_file(killed / name), load_file(whole / name)
+    assert resumed.keys() == wanted.keys() and all(torch.equal(resumed[n], wanted[n]) for n in wanted)
+    assert noted(killed) == noted(whole)

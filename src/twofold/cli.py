@@ -42,11 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
-def main_of(*words: str) -> NoReturn:
-    """The command of a file that is started by itself: what it is called on the command line, then its settings."""
-    main([*words, *sys.argv[1:]])
-
-
 def run(arguments: list[str]) -> int:
     """Run one command; gives 0 when done, 2 where the user can mend it, 1 for our fault, 130 when interrupted."""
     try:

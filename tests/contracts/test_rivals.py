@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from twofold import cli, files, registry
 from twofold.backbones import base as backbones
 from twofold.errors import Diverged
-from twofold.rivals import _views
+from twofold.rivals import _net, _views
 from twofold.rivals._alike import nt_xent
+from twofold.rivals._blanked import Blanked
 from twofold.rivals._trainer import Trainer
 
 NAMES = registry.names("rivals")
@@ -28,7 +29,8 @@ Command = Callable[..., tuple[int, str, str]]
 def trained(name: str, like: Path, out: Path, **more: Any) -> dict[str, torch.Tensor]:
     """The weights that a short training leaves."""
     module = registry.find("rivals", name)
-    settings = {"images": 200, "batch": 32, "warmup": 64, "log_every": 64, "device": "cpu", **more}
+    few = {"samples": 3} if name == "gan" else {}
+    settings = {**few, "images": 200, "batch": 32, "warmup": 64, "log_every": 64, "device": "cpu", **more}
     module.run(module.Config(data="digits", like=str(like), out=out, **settings))
     return load_file(out / "unet" / "diffusion_pytorch_model.safetensors")
 
@@ -131,7 +133,7 @@ def test_its_help_explains_every_setting(name: str, capsys: pytest.CaptureFixtur
         (["gna"], "Did you mean 'gan'"),
         (["gan", "--data", "digits"], "rival gan needs --like and --out"),
         (["gan", "--data", "digits", "--out", "OUT", "--like", "pixels:8"], "--images"),
-        (["gan", "--data", "digits", "--out", "OUT", "--like", "pixels:8", "--images", "9"], "no"),
+        (["gan", "--data", "digits", "--out", "OUT", "--like", "pixels:8", "--images", "9"], "is no U-Net on pixels"),
         (["masked", "--data", "digits", "--out", "OUT", "--like", "RUN", "--patch", "3"], "--patch 3 does not divide"),
         (["masked", "--data", "digits", "--out", "OUT", "--like", "nowhere/at/all"], "--images"),
         (["masked", "--data", "digits", "--out", "OUT", "--like", "RUN", "--batch", "1"], "at least 2"),
@@ -178,3 +180,27 @@ def test_a_view_belongs_to_its_image() -> None:
     torch.testing.assert_close(whole[1:3], part)
     assert not torch.allclose(whole, _views.view(x, 0, range(4, 8), 1, 0.4, True))
     assert whole.min() >= -1 and whole.max() <= 1
+
+
+def test_blanks_belong_to_their_image_and_hide_it(tiny_run: Path) -> None:
+    rival = Blanked(_net.like(str(tiny_run), device="cpu"), seed=0, patch=None, share=0.6)
+    hidden = rival._hidden(range(4, 8))
+    assert torch.equal(hidden[1:3], rival._hidden(range(5, 7))) and not torch.equal(hidden[0], hidden[1])
+    assert hidden.sum((1, 2, 3)).tolist() == [4 * round(0.6 * 16)] * 4
+    seen: list[torch.Tensor] = []
+    rival._net.forward = lambda x: seen.append(x) or torch.zeros_like(x)  # type: ignore[assignment]
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    loss = rival.loss("network", x, range(4, 8))
+    assert torch.equal(seen[0] == x, ~hidden) and not seen[0][hidden].any()
+    assert float(loss) == pytest.approx(float(x[hidden].square().mean()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_image_number_is_another_loss(name: str, tiny_run: Path, tmp_path: Path) -> None:
+    module = registry.find("rivals", name)
+    config = module.Config(data="digits", like=str(tiny_run), out=tmp_path)
+    rival = module._make(config, _net.like(str(tiny_run), device="cpu"))
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for player in rival.players:
+        here, again, there = (float(rival.loss(player, x, range(k, k + 4)).detach()) for k in (0, 0, 9))
+        assert here == again != there

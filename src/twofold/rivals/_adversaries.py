@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from twofold.backbones._network import DiffusionNetwork
 from twofold.rivals import _made
 from twofold.rivals._net import Encoder
 from twofold.rivals.base import Rival
-
-if TYPE_CHECKING:
-    from twofold.rivals.gan import Config
 
 NUDGE = 0.1  # standard deviation of the noise by which the penalty feels a slope
 JUDGED, MAKING, NUDGED = range(3)  # what an image's numbers are drawn for
@@ -30,11 +27,11 @@ class Adversaries(Rival):
     |grad D|^2 for a small s (Lin et al. 2025, arXiv 2501.08316): fused attention has no second derivative.
     """
 
-    def __init__(self, config: Config, backbone: DiffusionNetwork) -> None:
-        self._config, self._backbone = config, backbone
+    def __init__(self, backbone: DiffusionNetwork, *, seed: int, penalty: float, samples: int) -> None:
+        self._backbone, self._seed, self._penalty, self._samples = backbone, seed, penalty, samples
         encoder = Encoder(backbone)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(seed)
             self.discriminator = nn.Sequential(encoder, nn.SiLU(), nn.Linear(encoder.width, 1))
             self.generator = _made.Generator(backbone)
         self.players = {"discriminator": self.discriminator, "generator": self.generator}
@@ -46,19 +43,19 @@ class Adversaries(Rival):
             return wanted
         with torch.no_grad():
             made = self._made(x, numbers, JUDGED)
-        nudge = noise.normal(self._config.seed, numbers, x.shape[1:], draw=NUDGED, purpose=noise.RIVALS)
+        nudge = noise.normal(self._seed, numbers, x.shape[1:], draw=NUDGED, purpose=noise.RIVALS)
         beside = x + NUDGE * torch.from_numpy(nudge).to(x.device)
         real, false, nudged = self.discriminator(torch.cat([x, made, beside])).chunk(3)
         slope: Tensor = ((nudged - real) / NUDGE).square().mean()
         told: Tensor = softplus(-real).mean() + softplus(false).mean()
-        return told + self._config.penalty / 2 * slope
+        return told + self._penalty / 2 * slope
 
     def leave(self, folder: Path) -> dict[str, Any]:
         """Images of the averaged generator."""
-        _made.write(self.generator, self._backbone, folder / "samples", self._config.samples, self._config.seed)
+        _made.write(self.generator, self._backbone, folder / "samples", self._samples, self._seed)
         return {"samples": str(folder / "samples" / "images")}
 
     def _made(self, x: Tensor, numbers: range, draw: int) -> Tensor:
-        z = noise.normal(self._config.seed, numbers, (_made.NOISE,), draw=draw, purpose=noise.RIVALS)
+        z = noise.normal(self._seed, numbers, (_made.NOISE,), draw=draw, purpose=noise.RIVALS)
         made: Tensor = self.generator(torch.from_numpy(z).to(x.device))
         return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,6 @@ from twofold.rivals import _views
 from twofold.rivals._net import Encoder
 from twofold.rivals.base import Rival
 
-if TYPE_CHECKING:
-    from twofold.rivals.contrastive import Config
-
 PROJECTED = 64  # numbers in which views are compared
 
 
@@ -23,20 +20,19 @@ PROJECTED = 64  # numbers in which views are compared
 class Alike(Rival):
     """One player: the U-Net's encoder with a projection of two layers behind it."""
 
-    def __init__(self, config: Config, backbone: DiffusionNetwork) -> None:
-        self._config = config
+    def __init__(self, backbone: DiffusionNetwork, *, seed: int, temperature: float, crop: float, flip: bool) -> None:
+        self._seed, self._temperature, self._crop, self._flip = seed, temperature, crop, flip
         encoder = Encoder(backbone)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(seed)
             projection = nn.Linear(encoder.width, encoder.width), nn.ReLU(), nn.Linear(encoder.width, PROJECTED)
         self._net = nn.Sequential(encoder, *projection)
         self.players = {"encoder": self._net}
 
     def loss(self, player: str, x: Tensor, numbers: range) -> Tensor:
         """See `Rival.loss`."""
-        config = self._config
-        views = [_views.view(x, config.seed, numbers, k, config.crop, config.flip) for k in (0, 1)]
-        return nt_xent(self._net(torch.cat(views)), config.temperature)
+        views = [_views.view(x, self._seed, numbers, k, self._crop, self._flip) for k in (0, 1)]
+        return nt_xent(self._net(torch.cat(views)), self._temperature)
 
 
 def nt_xent(z: Tensor, temperature: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from twofold.errors import BadSetting
 from twofold.rivals._net import Whole
 from twofold.rivals.base import Rival
 
-if TYPE_CHECKING:
-    from twofold.rivals.masked import Config
-
 BLANK = 0.0  # mid grey
 
 
@@ -24,12 +21,12 @@ BLANK = 0.0  # mid grey
 class Blanked(Rival):
     """One player: the whole U-Net."""
 
-    def __init__(self, config: Config, backbone: DiffusionNetwork) -> None:
+    def __init__(self, backbone: DiffusionNetwork, *, seed: int, patch: int | None, share: float) -> None:
         side = backbone.sample_shape[-1]
-        self._patch = config.patch or max(2, side // 8)
+        self._patch = patch or max(2, side // 8)
         if side % self._patch or self._patch == side:
             raise BadSetting(f"--patch {self._patch} does not divide images of {side} pixels. Give a smaller divisor.")
-        self._config, self._across = config, side // self._patch
+        self._seed, self._share, self._across = seed, share, side // self._patch
         self._net = Whole(backbone)
         self.players = {"network": self._net}
 
@@ -42,8 +39,8 @@ class Blanked(Rival):
     def _hidden(self, numbers: range) -> Tensor:
         """Which pixels are blanked, bool [B, 1, h, w]: of every image the same number of patches, one at least."""
         patches = self._across**2
-        count = min(max(1, round(self._config.share * patches)), patches - 1)
-        chances = [noise.generator(self._config.seed, n, purpose=noise.RIVALS).random(patches) for n in numbers]
+        count = min(max(1, round(self._share * patches)), patches - 1)
+        chances = [noise.generator(self._seed, n, purpose=noise.RIVALS).random(patches) for n in numbers]
         hidden = np.stack(chances).argsort(1).argsort(1) < count
         grid = torch.from_numpy(hidden).view(len(numbers), 1, self._across, self._across)
         return grid.repeat_interleave(self._patch, 2).repeat_interleave(self._patch, 3)

@@ -27,7 +27,8 @@ def run(config: C, make: Make[C]) -> Outcome:
     config = replace(config, images=config.images or _budget(config.like))
     from twofold.rivals import _net
 
-    _net.like(config.like, weightless=True)
+    # First without weights: settings are held against the network before anything is made.
+    make(config, _net.like(config.like, weightless=True))
     dataset = datasets.load(config.data, sealed=("test",))
     backbone = _net.like(config.like, device=config.device)
     inputs = {"data": dataset.fingerprint, "like": backbone.fingerprint}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import final
 
@@ -17,6 +18,7 @@ from twofold.steps import _drawn
 NOISE = 64  # numbers that an image is made from
 BATCH = 100
 GRID = 100
+WRITERS = 8  # files that are on their way to the disk at once
 
 
 @final
@@ -50,8 +52,9 @@ def write(generator: Generator, backbone: DiffusionNetwork, out: Path, num: int,
     for start in range(0, num, BATCH):
         rows = range(start, min(start + BATCH, num))
         z = torch.from_numpy(noise.normal(seed, rows, (NOISE,), purpose=noise.SAMPLING))
-        for index, image in zip(rows, backbone.pixels(generator(z.to(device))), strict=True):
-            _save(image, _drawn.path(out, index))
+        paths = [_drawn.path(out, index) for index in rows]
+        with ThreadPoolExecutor(WRITERS) as writers:
+            list(writers.map(_save, backbone.pixels(generator(z.to(device))), paths))
     plots.image_grid([_drawn.path(out, i) for i in range(min(num, GRID))], out / "grid.png")
 
 

@@ -20,7 +20,8 @@ def like(run: str, *, device: str | None = None, weightless: bool = False) -> Di
     Raises:
         BadModel: it is no U-Net on pixels.
     """
-    model = run if "?" in run else f"{run}?untrained"
+    # Without weights as it is: what cannot be untrained is refused in words about what was given.
+    model = run if weightless or "?" in run else f"{run}?untrained"
     found = backbones.load(model, device=device, precision="fp32", weightless=weightless)
     whole = isinstance(found, DiffusionNetwork) and found.parts.pipeline is not None
     if not whole or "mid" not in [block.name for block in found.blocks]:

@@ -33,10 +33,4 @@ def run(config: Config) -> Outcome:
 def _make(config: Config, backbone: DiffusionNetwork) -> Rival:
     from twofold.rivals._alike import Alike
 
-    return Alike(config, backbone)
-
-
-if __name__ == "__main__":
-    from twofold import cli
-
-    cli.main_of("rival", "contrastive")
+    return Alike(backbone, seed=config.seed, temperature=config.temperature, crop=config.crop, flip=config.flip)

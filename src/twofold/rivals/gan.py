@@ -32,10 +32,4 @@ def run(config: Config) -> Outcome:
 def _make(config: Config, backbone: DiffusionNetwork) -> Rival:
     from twofold.rivals._adversaries import Adversaries
 
-    return Adversaries(config, backbone)
-
-
-if __name__ == "__main__":
-    from twofold import cli
-
-    cli.main_of("rival", "gan")
+    return Adversaries(backbone, seed=config.seed, penalty=config.penalty, samples=config.samples)

@@ -31,10 +31,4 @@ def run(config: Config) -> Outcome:
 def _make(config: Config, backbone: DiffusionNetwork) -> Rival:
     from twofold.rivals._blanked import Blanked
 
-    return Blanked(config, backbone)
-
-
-if __name__ == "__main__":
-    from twofold import cli
-
-    cli.main_of("rival", "masked")
+    return Blanked(backbone, seed=config.seed, patch=config.patch, share=config.share)
