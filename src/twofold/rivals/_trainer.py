@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -57,6 +57,7 @@ class Trainer:
         self.seen = self.saved = 0
         self.lr = 0.0
         self.told = ""
+        self.tell: Callable[[Mapping[str, Any]], None] = lambda _record: None
         self._losses: list[float] = []
 
     def update(self) -> None:

@@ -10,7 +10,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,7 @@ class Trainee(Protocol):
         seen, saved: images so far, and at the last checkpoint.
         lr: the rate of the last update.
         told: what the progress bar says.
+        tell: is told what is noted.
     """
 
     is_main: bool
@@ -60,6 +61,7 @@ class Trainee(Protocol):
     saved: int
     lr: float
     told: str
+    tell: Callable[[Mapping[str, Any]], None]
 
     def update(self) -> None: ...
     def losses(self) -> list[float]: ...
@@ -193,6 +195,7 @@ def append(trainer: Trainee, path: Path, record: dict[str, Any]) -> None:
     """Note something of the training; of several processes the first does."""
     if trainer.is_main:
         files.append_lines(path, [record])
+        trainer.tell(record)
 
 
 def notes(metrics: Path) -> list[dict[str, Any]]:

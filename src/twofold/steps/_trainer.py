@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -72,6 +72,7 @@ class Trainer:
 
     Attributes:
         backbone: the network as it is read and sampled, where it is `averaged`.
+        tell: is told what is noted; a tracker, or nobody.
     """
 
     def __init__(self, recipe: Recipe, dataset: Dataset, side: int) -> None:
@@ -113,6 +114,7 @@ class Trainer:
         self.seen = self.saved = 0
         self.lr = 0.0
         self.told = ""
+        self.tell: Callable[[Mapping[str, Any]], None] = lambda _record: None
         # Reading a loss waits for the device, so losses wait until one is asked for.
         self._unread: list[Tensor] = []
         self._losses: list[float] = []

@@ -19,8 +19,8 @@ from twofold.datasets import base as datasets
 from twofold.errors import BadModel, BadRun, BadSetting
 from twofold.records import Outcome
 from twofold.runs import Run
-from twofold.settings import Settings, setting
-from twofold.steps import _course
+from twofold.settings import Settings, as_mapping, setting
+from twofold.steps import _course, _tracker
 
 if TYPE_CHECKING:
     from twofold.steps._quality import Distance
@@ -82,6 +82,10 @@ class Config(Settings):
     probe_every: int | None = setting(
         None, help="images between probe scores on val; 0: never; none: six in a run", least=0, most=10**12
     )
+    tracker: str = setting(
+        "none", help="where metrics.jsonl is shown too; its package must be installed",
+        choices=("none", "tensorboard", "wandb", "trackio"), identity=False,
+    )  # fmt: skip
     track: int = setting(
         0, help="images between both qualities of the network, on val: a Frechet distance of samples and a probe at "
         "several taps; the best of each is kept in best-fd/ and best-probe/; 0: never", least=0, most=10**12,
@@ -114,6 +118,7 @@ def run(config: Config) -> Outcome:
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
     backbones.place(config.device, "fp32")
     _check_objective(config)
+    _tracker.check(config.tracker)
     dataset = datasets.load(config.data, sealed=("test",), on_error=config.on_error)
     side = _side(config, dataset)
     _check_network(config, dataset, side)
@@ -170,11 +175,14 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     from twofold.steps._trainer import Recipe, Trainer
 
     trainer = Trainer(Recipe.of(config), dataset, side)
-    track = partial(_track, config, trainer, _distance(config, dataset) if run_.writes else None, run_.folder, dataset)
+    distance = _distance(config, dataset) if run_.writes else None
     leave = partial(_save_averages, config, trainer, dataset)
     probe_every = math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
     paced = replace(config, probe_every=probe_every)
-    facts = _course.train(paced, trainer, run_, _course.Extra(config.track, track, leave))
+    with _tracker.opened(config.tracker if run_.writes else "none", run_.folder, as_mapping(config)) as tracker:
+        trainer.tell = tracker.tell
+        look = partial(_track, config, trainer, distance, run_.folder, dataset)
+        facts = _course.train(paced, trainer, run_, _course.Extra(config.track, look, leave))
     return {**facts, **({"classes": list(dataset.classes)} if config.labels else {})}
 
 
