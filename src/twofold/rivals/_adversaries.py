@@ -16,16 +16,20 @@ from twofold.rivals._net import Encoder
 from twofold.rivals.base import Rival
 
 NUDGE = 0.1  # standard deviation of the noise by which the penalty feels a slope
-JUDGED, MAKING, NUDGED = range(3)  # what an image's numbers are drawn for
+JUDGED, MAKING, NUDGED, NUDGED_TOO = range(4)  # what an image's numbers are drawn for
 
 
 @final
 class Adversaries(Rival):
-    """Non-saturating losses; the discriminator's slope at real images is held small (R1, Mescheder et al. 2018).
+    """Each image is judged beside one of the other kind, and the slope of the judge is held small at both.
 
-    The slope is felt as the change of its score under a little noise, E (D(x + s n) - D(x))^2 / s^2, which is
-    |grad D|^2 for a small s (Lin et al. 2025, arXiv 2501.08316): fused attention has no second derivative.
+    The losses are relativistic pairs with both zero-centred penalties, R1 and R2 (Huang et al. 2024, arXiv
+    2501.05441), which do not collapse where the plain loss does. The slope is felt as the change of the score under a
+    little noise, E (D(x + s n) - D(x))^2 / s^2, which is |grad D|^2 for a small s (Lin et al. 2025, arXiv 2501.08316):
+    fused attention has no second derivative.
     """
+
+    betas = (0.0, 0.99)
 
     def __init__(self, backbone: DiffusionNetwork, *, seed: int, penalty: float, samples: int) -> None:
         self._backbone, self._seed, self._penalty, self._samples = backbone, seed, penalty, samples
@@ -39,16 +43,22 @@ class Adversaries(Rival):
     def loss(self, player: str, x: Tensor, numbers: range) -> Tensor:
         """See `Rival.loss`."""
         if player == "generator":
-            wanted: Tensor = softplus(-self.discriminator(self._made(x, numbers, MAKING))).mean()
+            real, false = self.discriminator(torch.cat([x, self._made(x, numbers, MAKING)])).chunk(2)
+            wanted: Tensor = softplus(real - false).mean()
             return wanted
         with torch.no_grad():
             made = self._made(x, numbers, JUDGED)
-        nudge = noise.normal(self._seed, numbers, x.shape[1:], draw=NUDGED, purpose=noise.RIVALS)
-        beside = x + NUDGE * torch.from_numpy(nudge).to(x.device)
-        real, false, nudged = self.discriminator(torch.cat([x, made, beside])).chunk(3)
-        slope: Tensor = ((nudged - real) / NUDGE).square().mean()
-        told: Tensor = softplus(-real).mean() + softplus(false).mean()
-        return told + self._penalty / 2 * slope
+        shown = torch.cat([x, made])
+        beside = shown + NUDGE * torch.cat([self._nudge(x, numbers, draw) for draw in (NUDGED, NUDGED_TOO)])
+        scores, nudged = self.discriminator(torch.cat([shown, beside])).chunk(2)
+        real, false = scores.chunk(2)
+        slope: Tensor = ((nudged - scores) / NUDGE).square().mean()
+        told: Tensor = softplus(false - real).mean()
+        # The mean is over real and made images together: R1 and R2 have half of it each.
+        return told + self._penalty * slope
+
+    def _nudge(self, x: Tensor, numbers: range, draw: int) -> Tensor:
+        return torch.from_numpy(noise.normal(self._seed, numbers, x.shape[1:], draw=draw, purpose=noise.RIVALS)).to(x)
 
     def leave(self, folder: Path) -> dict[str, Any]:
         """Images of the averaged generator."""

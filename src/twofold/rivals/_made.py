@@ -33,7 +33,8 @@ class Generator(nn.Module):
         while size < side:
             layers += [*_layer(width), nn.Upsample(scale_factor=2)]
             size *= 2
-        self.layers = nn.Sequential(*layers, *_layer(width), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh())
+        last = [*_normed(width), nn.Conv2d(width, channels, 3, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers, *_layer(width), *last)
 
     def forward(self, z: Tensor) -> Tensor:
         """See the class."""
@@ -42,7 +43,11 @@ class Generator(nn.Module):
 
 
 def _layer(width: int) -> list[nn.Module]:
-    return [nn.GroupNorm(8 if width % 8 == 0 else 1, width), nn.SiLU(), nn.Conv2d(width, width, 3, padding=1)]
+    return [*_normed(width), nn.Conv2d(width, width, 3, padding=1)]
+
+
+def _normed(width: int) -> list[nn.Module]:
+    return [nn.GroupNorm(8 if width % 8 == 0 else 1, width), nn.SiLU()]
 
 
 @torch.no_grad()

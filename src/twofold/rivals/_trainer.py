@@ -46,7 +46,7 @@ class Trainer:
         self._images = backbone.preprocess(rows.read(range(len(rows))))
         self._players = nn.ModuleDict(rival.players).to(self._images.device)
         self._optimizers = {
-            name: torch.optim.AdamW(player.parameters(), lr=config.lr, weight_decay=0.0)
+            name: torch.optim.AdamW(player.parameters(), lr=config.lr, betas=rival.betas, weight_decay=0.0)
             for name, player in self._players.items()
         }
         self._weights = list(self._players.parameters())

@@ -47,9 +47,11 @@ class Rival(ABC):
 
     Attributes:
         players: name -> module; in this order they move, each on the same images.
+        betas: of AdamW: how fast it forgets slopes, and their squares.
     """
 
     players: dict[str, nn.Module]
+    betas: tuple[float, float] = (0.9, 0.999)
 
     @abstractmethod
     def loss(self, player: str, x: Tensor, numbers: range) -> Tensor:

@@ -23,6 +23,7 @@ log = logging.getLogger("twofold")
 
 MANY = ("all", "claims")
 DIGITS = "digits"
+PIXELS = 16  # the largest side at which images themselves are compared
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Config(Settings):
         None, none="no such data", help="folder that holds aircraft, cars, cub, dogs, flowers and nabirds (scale paper)"
     )
     out: Path = setting(Path("reproduced"), help="folder that gets one run a step, and the page", identity=False)
-    images: int = setting(140_000, help="length of pre-training, in images seen", least=1, most=10**12)
+    images: int = setting(100_000, help="length of pre-training, in images seen", least=1, most=10**12)
     num: int = setting(2000, help="images to generate, where they are judged", least=2, most=10**7)
     shots: int | None = setting(None, none="10 on digits, else 0", help="labels a class; 0: all", least=0, most=10**9)
     seeds: int = setting(3, help="seeds of every score", least=1, most=10**4)
@@ -95,6 +96,7 @@ def _known(config: Config) -> dict[tuple[str, str], Any]:
         "images": config.images, "num": config.num, "epochs": config.epochs, "seed": config.seed,
         "device": config.device, "precision": config.precision,
         "augment": "none" if data == DIGITS else ("crop", "flip"),
+        "pixels": f"pixels:{min(dataset.image_size or PIXELS, PIXELS)}",
     }  # fmt: skip
     if config.model is not None:
         backbones.load(config.model, device=config.device, precision=config.precision)
