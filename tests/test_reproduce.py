@@ -22,7 +22,7 @@ Command = Callable[..., tuple[int, str, str]]
 GIVEN = {
     "model": "run:m", "data": "digits", "imagenet": "i", "fine_grained": "f", "shots": 2, "seeds": 2, "images": 100,
     "num": 10, "pixels": "pixels:8",
-    "epochs": 2, "seed": 0, "device": None, "precision": "fp32", "augment": "none",
+    "epochs": 2, "seed": 0, "device": None, "precision": None, "augment": "none",
 }  # fmt: skip
 KNOWN = {(name, ""): value for name, value in GIVEN.items()}
 

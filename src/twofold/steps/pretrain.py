@@ -106,7 +106,7 @@ class Config(Settings):
         identity=False,
     )  # fmt: skip
     checkpointing: bool = setting(
-        False, help="make activations again in the backward pass: less memory, same numbers, a third slower",
+        False, help="make activations again in the backward pass: less memory, same numbers, slower",
         identity=False,
     )  # fmt: skip
     compile: bool = setting(False, help="compile the network's ResBlocks with torch.compile", identity=False)

@@ -49,7 +49,9 @@ class Cost:
 def estimate(planned: Sequence[Part], known: Mapping[tuple[str, str], Any], *, measure: bool) -> dict[str, Cost]:
     """The cost of every run; of heads, reading and writing nothing is counted."""
     model, found = known.get(("model", "")), {}
-    backbone = backbones.load(model, device=known["device", ""], precision=known["precision", ""]) if model else None
+    backbone = (
+        backbones.load(model, device=known["device", ""], precision=known["precision", ""] or "auto") if model else None
+    )
     pace = _pace(backbone) if backbone is not None and measure else None
     loaded: dict[str, Dataset] = {}
     for part in planned:

@@ -94,7 +94,7 @@ def _known(config: Config) -> dict[tuple[str, str], Any]:
         "data": data, "imagenet": data.partition(":")[2], "fine_grained": config.fine_grained,
         "shots": (10 if data == DIGITS else 0) if config.shots is None else config.shots, "seeds": config.seeds,
         "images": config.images, "num": config.num, "epochs": config.epochs, "seed": config.seed,
-        "device": config.device, "precision": config.precision,
+        "device": config.device, "precision": None if config.precision == "auto" else config.precision,
         "augment": "none" if data == DIGITS else ("crop", "flip"),
         "pixels": f"pixels:{min(dataset.image_size or PIXELS, PIXELS)}",
     }  # fmt: skip
