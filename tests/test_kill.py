@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -106,6 +108,35 @@ def test_training_killed_twice_ends_in_the_same_bits(tmp_path: Path) -> None:
     facts = [json.loads((run / "finished.json").read_text()) for run in (killed, whole)]
     assert facts[0]["images"] == facts[1]["images"] == 1920
     assert [facts[0][name] for name in ("loss", "probe")] == [facts[1][name] for name in ("loss", "probe")]
+
+
+def test_two_processes_killed_end_in_the_same_bits(tmp_path: Path) -> None:
+    """All at once, as a machine that loses power; bench/kill.py does it ten times at random."""
+    small = ["--images", "1600", "--batch", "16", "--widths", "8,8", "--warmup", "500", "--ema", "300"]
+    often = ["--save-every", "160", "--log-every", "80", "--probe-every", "0", "--augment", "edm", "--labels"]
+
+    def together(out: Path) -> subprocess.Popen[bytes]:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        told = ["-m", "twofold.cli", "pretrain", "--data", "digits", "--device", "cpu", "--out", str(out)]
+        quiet, env = subprocess.DEVNULL, {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [*launcher, *told, *small, *often, "--quiet"]
+        return subprocess.Popen(command, stdout=quiet, stderr=quiet, env=env, start_new_session=True)
+
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = together(killed)
+    limit = time.monotonic() + SECONDS
+    while not (killed / "checkpoint.pt").exists():
+        assert process.poll() is None and time.monotonic() < limit, "the work did not begin"
+        time.sleep(0.005)
+    # The launcher and both processes, which all are of its session alone.
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.kill()
+    process.wait()
+    assert 0 < seen(killed / "checkpoint.pt") < 1600 and not (killed / "finished.json").exists()
+    assert together(killed).wait(SECONDS) == together(whole).wait(SECONDS) == 0
+    assert noted(killed) == noted(whole)
+    name = "unet/diffusion_pytorch_model.safetensors"
+    assert (killed / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_sampling_killed_among_its_images_ends_in_the_same_bytes(tiny_run: Path, tmp_path: Path) -> None:
