@@ -53,14 +53,17 @@ def main(kills: int, seed: int) -> int:
         killed, whole = Path(scratch) / "killed", Path(scratch) / "whole"
         started = time.monotonic()
         process = start(whole)
+        while not (whole / "checkpoint.pt").exists() and process.poll() is None:
+            time.sleep(0.05)
+        first = time.monotonic() - started
         if process.wait():
             print("the run that nobody kills failed")
             return 1
-        # Most of a life may be its start; what is left is shared by all lives.
-        longest = (time.monotonic() - started) * 0.6
+        # Some lives end before they have begun to train; together they must not reach the end.
+        each = (time.monotonic() - started - first) / kills
         for k in range(kills):
             process = start(killed)
-            time.sleep(chance.uniform(1, longest))
+            time.sleep(chance.uniform(0.5 * first, first + 1.5 * each))
             if process.poll() is not None:
                 print(f"life {k + 1} was done before it was killed; give fewer KILLS")
                 break

@@ -209,7 +209,8 @@ class Trainer:
     def restore(self, path: Path) -> None:
         """Continue from what `save` wrote."""
         try:
-            state = torch.load(path, map_location=self._accelerator.device, weights_only=True)
+            # First to memory: of several processes on a CPU accelerate's device is cpu:0, to which torch loads nothing.
+            state = torch.load(path, map_location="cpu", weights_only=True)
             self._accelerator.unwrap_model(self._unet).load_state_dict(state["unet"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._averages.load(state, self._accelerator.device)
