@@ -25,8 +25,12 @@ Value = TypeVar("Value")
 
 
 @contextmanager
-def company(out: Path, device: torch.device) -> Iterator[None]:
+def company(out: Path, device: torch.device | None = None) -> Iterator[None]:
     """The connection to the other processes; where it breaks, one line says so.
+
+    Args:
+        out: the run that they train.
+        device: this process's; none where a trainer connects by itself.
 
     Raises:
         BadRun: another process has ended, or they cannot find one another.
@@ -35,7 +39,8 @@ def company(out: Path, device: torch.device) -> Iterator[None]:
         yield
         return
     try:
-        PartialState(cpu=device.type == "cpu")
+        if device is not None:
+            PartialState(cpu=device.type == "cpu")
         yield
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error):

@@ -129,32 +129,23 @@ def run(config: Config) -> Outcome:
         if done := run_.again(_course.told):
             return done
         dataset.tell_skipped()
-        with _company(config):
+        from twofold.steps import _together
+
+        with _together.company(config.out), _mended(config):
             facts = {**_train(config, run_, dataset, side), **dataset.provenance}
         run_.finish(facts)
     return Outcome(facts, f"{config.out}: {_course.told(facts)}")
 
 
 @contextmanager
-def _company(config: Config) -> Iterator[None]:
-    """The company of the other processes, if several were started; whose connection breaks is told in one line."""
-    from torch import distributed
-
+def _mended(config: Config) -> Iterator[None]:
+    """What settings can mend is told in one line."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if told := _mendable(config, error):
             raise told from error
-        if runs.processes() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
-            raise BadRun(
-                f"Another of the {runs.processes()} processes that train {config.out} has ended; mend what it says, "
-                "then run the same command again. It goes on from the last checkpoint."
-            ) from error
         raise
-    finally:
-        # Left open, a connection may keep the others waiting, or end this process with a crash instead of its message.
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
 
 
 def _mendable(config: Config, error: Exception) -> BadSetting | None:

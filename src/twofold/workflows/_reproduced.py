@@ -11,6 +11,7 @@ import numpy as np
 from twofold import files, plots, results
 from twofold.errors import UserError
 from twofold.records import Score
+from twofold.steps import _pages
 from twofold.workflows import _evidence, _planned
 from twofold.workflows._claims import Verdict
 from twofold.workflows._planned import Part
@@ -38,7 +39,8 @@ def write(
         {"recipes": shown, "claims": [v.record() for v in verdicts], "failed": dict(failed)},
     )
     page = out / "index.html"
-    files.write_text(page, _rendered({"sections": shown, "verdicts": verdicts, "failed": failed, "scale": scale}))
+    content = {"sections": shown, "verdicts": verdicts, "failed": failed, "scale": scale}
+    files.write_text(page, _pages.render("reproduced.html.j2", content))
     return page
 
 
@@ -123,13 +125,3 @@ def noise_ratio(t: int) -> float:
     """Sigma of ADM's step t: sqrt((1 - abar_t) / abar_t) of the linear schedule."""
     kept = float(np.prod(1 - np.linspace(BETA_FIRST, BETA_LAST, STEPS)[: t + 1]))
     return float(np.sqrt((1 - kept) / kept))
-
-
-def _rendered(content: dict[str, Any]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("twofold"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("reproduced.html.j2").render(content)
