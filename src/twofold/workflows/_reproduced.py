@@ -87,7 +87,7 @@ def _what(score: Score) -> str:
     if score.name.startswith("f"):
         return score.name
     if score.name != "top1":
-        steps = " against ".join(f"{t:g}" for t in about["steps"])
+        steps = " against ".join("clean" if t is None else f"{t:g}" for t in about["steps"])
         told = f"{score.name.removeprefix('cka_')}, t = {steps}, pool {about['pool']}"
         return f"untrained, {told}" if about["control"] else told
     who = f"{about['row']}, " if about.get("control") else ""
