@@ -41,7 +41,7 @@ def test_a_recipe_says_what_it_asks_and_what_is_expected(name: str) -> None:
 def test_a_recipes_runs_are_settings_of_verbs(name: str, scale: str, tmp_path: Path) -> None:
     """Each is a command that the command line takes, and stands behind what it needs."""
     names = _recipes.ordered(_recipes.load(name).runs(scale), scale, set(GIVEN))
-    planned = _planned.parts(names, scale, tmp_path, KNOWN)
+    planned = _planned.parts(names, scale, tmp_path)
     _planned.check(planned, KNOWN)
     for position, part in enumerate(planned):
         assert set(part.needs) <= set(names[:position])

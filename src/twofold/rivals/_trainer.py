@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from twofold import files
 from twofold.backbones._network import DiffusionNetwork
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun
 from twofold.rivals.base import CLEAN, Common, Rival
-from twofold.steps import _probing, _schedule
+from twofold.steps import _checkpoints, _probing, _schedule
 
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
 COUNTED = 2  # images whose operations are counted
@@ -115,10 +113,7 @@ class Trainer:
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()},
             "ema": self._ema.state_dict(),
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        with files.replacing(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        _checkpoints.write(path, state)
 
     def restore(self, path: Path) -> None:
         """Continue from what `save` wrote."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -18,11 +17,11 @@ from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold import files, runs
+from twofold import runs
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
-from twofold.steps import _architecture, _augment, _labels, _objectives, _probing, _schedule
+from twofold.steps import _architecture, _augment, _checkpoints, _labels, _objectives, _probing, _schedule
 from twofold.steps._averages import Averages
 
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
@@ -200,11 +199,7 @@ class Trainer:
             **self._averages.state(),
             "scaler": self._accelerator.scaler.state_dict() if self._accelerator.scaler else None,
         }
-        # Through memory, since a full disk shows as an error of the file and not of torch.
-        content = io.BytesIO()
-        torch.save(state, content)
-        with files.replacing(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        _checkpoints.write(path, state)
 
     def restore(self, path: Path) -> None:
         """Continue from what `save` wrote."""

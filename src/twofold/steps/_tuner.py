@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 import logging
 import math
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from twofold import files, runs
 from twofold.errors import BadRun, Diverged
 from twofold.heads._training import RECIPES, Candidate, Recipe
-from twofold.steps import _together
+from twofold.steps import _checkpoints, _together
 from twofold.steps._epochs import Stream
 from twofold.steps._through import Through
 
@@ -252,11 +251,8 @@ class _State:
             return
         lines = "".join(f"{json.dumps(line)}\n" for line in self.metrics)
         files.write_text(self._folder / METRICS, lines)
-        content = io.BytesIO()
         told_so_far = {"position": self.position, "epoch": self.epoch, "metrics": self.metrics}
-        torch.save({**told_so_far, **tuner.state()}, content)
-        with files.replacing(self._folder / STATE) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        _checkpoints.write(self._folder / STATE, {**told_so_far, **tuner.state()})
 
 
 def load_best(network: Through, folder: Path) -> None:

@@ -59,7 +59,7 @@ class Claim:
     untested: str = ""
 
 
-def verdicts(folders: Mapping[str, Path], scale: str) -> list[Verdict]:
+def verdicts(folders: Mapping[str, Path]) -> list[Verdict]:
     """Every statement's verdict from the runs that are there."""
     return [_verdict(number, claim, folders) for number, claim in CLAIMS.items()]
 

@@ -55,7 +55,7 @@ class Part:
         return settings.build(kind, {n: v for n, v in values.items() if v is not None}, self.verb)
 
 
-def parts(names: Sequence[str], scale: str, out: Path, known: Mapping[tuple[str, str], Any]) -> list[Part]:
+def parts(names: Sequence[str], scale: str, out: Path) -> list[Part]:
     """The runs of these names in their order, in folders of their names below `out`."""
     found = []
     for name in names:

@@ -103,7 +103,6 @@ def _known(config: Config) -> dict[tuple[str, str], Any]:
         known["model"] = config.model
     if not small and config.fine_grained is None:
         del known["fine_grained"]
-    assert dataset.classes
     return {(name, ""): value for name, value in known.items()}
 
 
@@ -121,7 +120,7 @@ def _plan(config: Config, recipes: list[Recipe], known: dict[tuple[str, str], An
             if config.recipe not in MANY:
                 raise
             log.warning("%s is left out: %s", recipe.name, error)
-    return _planned.parts(list(dict.fromkeys(wanted)), config.scale, config.out, known)
+    return _planned.parts(list(dict.fromkeys(wanted)), config.scale, config.out)
 
 
 def _listed() -> Outcome:
@@ -148,7 +147,7 @@ def _concluded(
 ) -> Outcome:  # fmt: skip
     """Tables, figures, verdicts and the page."""
     done = {part.name: part for part in planned if part.name not in failed}
-    verdicts = _claims.verdicts({name: part.folder for name, part in done.items()}, config.scale)
+    verdicts = _claims.verdicts({name: part.folder for name, part in done.items()})
     wanted = {number for recipe in recipes for number in recipe.claims}
     verdicts = [verdict for verdict in verdicts if config.recipe in MANY or verdict.number in wanted]
     page = _reproduced.write(config.out, recipes, config.scale, planned, known, failed, verdicts)
