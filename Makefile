@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint types unit lock bench clean
+.PHONY: setup demo test lint types unit site lock clean
 
 setup: $(VENV)/.installed
 
@@ -33,10 +33,14 @@ types: setup
 unit: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The documentation as pages, in site/index.html; a link that leads nowhere is an error.
+site: setup
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b dirhtml docs site
+
 # A plain name==version list for every platform, without the address of any index.
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

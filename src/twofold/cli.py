@@ -64,6 +64,12 @@ def verbs() -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda item: (ORDER.index(item[0]) if item[0] in ORDER else 99, item[0])))
 
 
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """The parser of every verb, with the members of those that have some, by what is typed; for the site."""
+    typed = [*verbs(), *(f"{verb} {name}" for verb, room in GROUPS.items() for name in registry.names(room))]
+    return {name: _parser(*_asked(name.split(" "))[:2]) for name in typed}
+
+
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
