@@ -123,7 +123,8 @@ def test_blocks_need_no_weights(tmp_path: Path, command: Any) -> None:
     for model in ("timm:resnet50", "torchvision:resnet50"):
         code, out, err = command("blocks", model)
         assert code == 0 and "layer4" in out, err
-    for kind in ("DiTPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline"):
+    latent = ("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline")
+    for kind in ("DiTPipeline", *latent, "FluxPipeline"):
         folder = tiny_models.pipeline(kind, tmp_path / kind)
         before = command("blocks", f"diffusers:{folder}")
         for weights in folder.rglob("*.safetensors"):

@@ -35,6 +35,7 @@ FAMILIES: dict[str, Callable[[Path, Path], str]] = {
     "score SDE": lambda _, made: f"diffusers:{tiny_models.pipeline('ScoreSdeVePipeline', made / 've')}",
     "DiT": lambda _, made: f"diffusers:{tiny_models.pipeline('DiTPipeline', made / 'dit')}",
     "SD": lambda _, made: f"diffusers:{tiny_models.pipeline('StableDiffusionPipeline', made / 'sd')}",
+    "Flux": lambda _, made: f"diffusers:{tiny_models.pipeline('FluxPipeline', made / 'flux')}",
     "SD3": lambda _, made: f"diffusers:{tiny_models.pipeline('StableDiffusion3Pipeline', made / 'sd3')}",
 }
 
@@ -155,6 +156,27 @@ def test_ddim_on_a_flow_is_euler_s_method(tmp_path_factory: pytest.TempPathFacto
         theirs = scheduler.step((theirs - backbone.denoise(theirs, own)) / own, t, theirs).prev_sample
     ours = _samplers.walk(backbone, "ddim", 5, start, list, _guidance.estimate(backbone, None, 1.0))
     torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["FluxPipeline", "FluxPipeline of schnell"])
+def test_flux_goes_the_way_of_its_pipeline(kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The packs of latents, places, empty prompt, guidance and steps of diffusers' own pipeline."""
+    from diffusers import FluxPipeline
+
+    folder = tiny_models.pipeline(kind, tmp_path_factory.getbasetemp() / "models" / kind.replace(" ", "-"))
+    backbone = base.load(f"diffusers:{folder}", device="cpu", precision="fp32")
+    assert isinstance(backbone, DiffusionBackbone)
+    start = torch.from_numpy(noise.normal(0, range(2), backbone.sample_shape, purpose=noise.SAMPLING))
+    pipeline = FluxPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    tokens = 256 if "schnell" in kind else 512
+    theirs = pipeline(
+        [""] * 2, height=16, width=16, num_inference_steps=5, latents=start.flatten(2).transpose(1, 2),
+        guidance_scale=3.5, max_sequence_length=tokens, output_type="latent",
+    ).images  # fmt: skip
+    ours = _samplers.walk(backbone, "ddim", 5, start, list, _guidance.estimate(backbone, None, 1.0))
+    assert float(theirs.std()) > 0.1
+    torch.testing.assert_close(ours, theirs.transpose(1, 2).reshape(ours.shape), rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize(("said", "spread"), [(-1.0, "small"), (1.0, "large"), (None, "small")])

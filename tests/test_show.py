@@ -56,7 +56,14 @@ def seen(model: str, photos: list[Path], steps: list[float | None], blocks: list
     return _seen.glances(backbones.load(model), pictures, numbers, steps, blocks, 0)
 
 
-FAMILIES = ("DDPMPipeline", "DiTPipeline", "StableDiffusionPipeline", "StableDiffusion3Pipeline", "ScoreSdeVePipeline")
+FAMILIES = (
+    "DDPMPipeline",
+    "DiTPipeline",
+    "StableDiffusionPipeline",
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+    "ScoreSdeVePipeline",
+)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "pixels:8"])

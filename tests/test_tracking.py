@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from twofold import files
 from twofold.backbones import base
 from twofold.datasets import base as datasets
-from twofold.steps import _quality
+from twofold.steps import _part, _probing, _quality
 from twofold.steps._quality import Distance
 from twofold.steps._trainer import Trainer
 
@@ -83,13 +86,62 @@ def test_tracking_changes_nothing_of_what_is_trained(tmp_path: Path, command: Co
 def test_samples_that_are_the_data_have_no_distance_and_noise_has(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = datasets.load("digits")
     distance = Distance("pixels", dataset, 200, 0, "cpu")
-    val = dataset.build("val")
+    val = _part.few(dataset.build("val"), 200)
     monkeypatch.setattr(_quality, "_images", lambda _backbone, _seed, part: torch.stack(list(val.read(part))))
     assert distance.of(None) == pytest.approx(0, abs=1e-6)  # type: ignore[arg-type]
     monkeypatch.setattr(
         _quality, "_images", lambda _b, _s, part: torch.randint(0, 256, (len(part), 3, 8, 8), dtype=torch.uint8)
     )
     assert distance.of(None) > 1  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def sorted_folder(tmp_path: Path) -> Path:
+    """Three classes of forty images, one behind the other as folders have them."""
+    for label in range(3):
+        place = tmp_path / "sorted" / f"class{label}"
+        place.mkdir(parents=True)
+        for k in range(40):
+            Image.new("RGB", (8, 8), (80 * label, k, 0)).save(place / f"{k:02d}.png")
+    return tmp_path / "sorted"
+
+
+def test_some_images_are_images_of_all_classes(sorted_folder: Path) -> None:
+    dataset = datasets.load(f"folder:{sorted_folder}")
+    for split, most in (("train", 20), ("val", 6)):
+        rows = dataset.build(split)
+        some = _part.few(rows, most)
+        assert len(some) == most and set(some.labels) == {0, 1, 2}
+        assert np.array_equal(some.index, _part.few(rows, most).index)
+        assert _part.few(rows, len(rows)) is rows
+    assert len(Distance("pixels", dataset, 6, 0, "cpu")._rows) == 6
+
+
+def test_a_probe_of_a_few_rows_has_all_classes(
+    sorted_folder: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_probing, "ROWS", 12)
+    given = [*TINY, *TRACK[:-3], "--probe-every", 96, "--data", f"folder:{sorted_folder}", "--out", tmp_path / "out"]
+    code, _, err = command(*given)
+    assert code == 0, err
+    assert all(0 < record["tapped"] <= 1 for record in tracked(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kept", ["class0", "."])
+def test_what_has_no_classes_is_trained_on_and_not_probed(
+    kept: str, sorted_folder: Path, tmp_path: Path, command: Command
+) -> None:
+    """One class, or none, where the folder holds images alone; nothing fails when the first probe would be due."""
+    data = tmp_path / "data" / kept
+    shutil.copytree(sorted_folder / "class0", data)
+    out = tmp_path / "out"
+    code, _, err = command(*TINY, *TRACK[:5], "20", "--data", f"folder:{tmp_path / 'data'}", "--out", out)
+    assert code == 0, err
+    noted = list(files.read_lines(out / "metrics.jsonl"))
+    assert sum("fd" in record for record in noted) == 3
+    assert not any("probe" in record or "tapped" in record for record in noted)
+    assert "nothing is probed" in (out / "log.txt").read_text()
+    assert (out / "best-fd").is_dir() and not (out / "best-probe").exists()
 
 
 def test_features_that_cannot_compare_are_one_line(tiny_run: Path, tmp_path: Path, command: Command) -> None:

@@ -101,6 +101,36 @@ def _stable_diffusion_3() -> Any:
     )  # fmt: skip
 
 
+def _flux(guided: bool) -> Any:
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    transformer = FluxTransformer2DModel(
+        in_channels=16, num_layers=2, num_single_layers=2, attention_head_dim=8, num_attention_heads=2,
+        joint_attention_dim=12, pooled_projection_dim=8, axes_dims_rope=(2, 2, 4), guidance_embeds=guided,
+    ).eval()  # fmt: skip
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guided, shift=3.0 if guided else 1.0)
+    return FluxPipeline(
+        scheduler, _autoencoder(shift_factor=0.05), _text(8), _tokenizer(), _text_of_t5(12), _tokenizer_of_t5(),
+        transformer,
+    )  # fmt: skip
+
+
+def _text_of_t5(width: int) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    config = T5Config(vocab_size=60, d_model=width, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    return T5EncoderModel(config).eval()
+
+
+def _tokenizer_of_t5() -> Any:
+    from tokenizers import Tokenizer, models
+    from transformers import T5TokenizerFast
+
+    words = ["<pad>", "</s>", "<unk>", *(chr(c) for c in range(97, 123))]
+    unigram = Tokenizer(models.Unigram([(word, 0.0) for word in words], unk_id=2))
+    return T5TokenizerFast(tokenizer_object=unigram, extra_ids=0)
+
+
 def _dit() -> Any:
     from diffusers import DiTPipeline, DiTTransformer2DModel
 
@@ -151,6 +181,8 @@ MAKERS = {
     "StableDiffusionPipeline": _stable_diffusion,
     "StableDiffusionXLPipeline": _stable_diffusion_xl,
     "StableDiffusion3Pipeline": _stable_diffusion_3,
+    "FluxPipeline": lambda: _flux(guided=True),
+    "FluxPipeline of schnell": lambda: _flux(guided=False),
 }
 
 

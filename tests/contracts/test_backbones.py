@@ -56,6 +56,7 @@ EXAMPLES: dict[str, Place] = {
         f"diffusers:{made / 'sd'}?untrained",
     ],
     "flow": lambda _, made: [f"diffusers:{tiny_models.pipeline('StableDiffusion3Pipeline', made / 'sd3')}"],
+    "flux": lambda _, made: [f"diffusers:{tiny_models.pipeline('FluxPipeline', made / 'flux')}"],
     "timm": lambda _, made: ["timm:test_vit?untrained", "timm:test_resnet?untrained"],
     "torchvision": lambda _, made: [f"torchvision:squeezenet1_1@{squeezenet(made)}", "torchvision:resnet18?untrained"],
     "inception": lambda _, made: [f"inception:{tiny_models.inception(made)}"],
@@ -64,7 +65,7 @@ SHOWN = {
     "unet": ["run", "diffusers", "run?untrained"], "pixels": ["pixels"], "adm": ["adm", "adm classes", "adm?untrained"],
     "edm": ["EDM", "EDM?untrained"],
     "scoresde": ["score SDE"], "dit": ["DiT", "DiT?untrained"], "latent": ["SD", "SDXL", "SD?untrained"],
-    "flow": ["SD3"], "timm": ["timm ViT", "timm ResNet"], "torchvision": ["SqueezeNet", "ResNet-18"],
+    "flow": ["SD3"], "flux": ["Flux"], "timm": ["timm ViT", "timm ResNet"], "torchvision": ["SqueezeNet", "ResNet-18"],
     "inception": ["Inception"],
 }  # fmt: skip
 MODELS = [(member, k) for member, names in SHOWN.items() for k in range(len(names))]

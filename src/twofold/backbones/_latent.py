@@ -52,7 +52,7 @@ def prompted(kind: Any, folder: Path, placement: Placement, given: Mapping[str, 
         pipeline = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, dtype=placement.dtype, **parts
         ).to(placement.device)
-        return pipeline.encode_prompt(*call, device=placement.device, do_classifier_free_guidance=False, **more)
+        return pipeline.encode_prompt(*call, device=placement.device, **more)
 
 
 def empty(placement: Placement, **shapes: tuple[int, ...]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from twofold.backbones._processes import Process
 from twofold.backbones._taps import Place
 from twofold.backbones.base import BlockName, DiffusionBackbone, Placement
 from twofold.errors import BadSetting
+from twofold.pooling import as_map
 from twofold.records import Block, Cost
 
 Arguments = Callable[[Tensor, Tensor, Tensor | None], Mapping[str, Any]]
@@ -155,7 +156,7 @@ class DiffusionNetwork(DiffusionBackbone):
     def estimate(self, x_t: Tensor, t: float | Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """See `DiffusionBackbone.estimate`."""
         steps, channels = self.native(t, len(x_t)), self.sample_shape[0]
-        predicted = self._predict(x_t, steps, labels).float()
+        predicted = as_map(self._predict(x_t, steps, labels)).float()
         clean = self.parts.prediction(x_t, predicted[:, :channels], *self.coefficients(steps))
         return clean, predicted[:, channels:] if predicted.shape[1] == 2 * channels else None
 

@@ -67,5 +67,7 @@ def _prompt(folder: Path, network: Any, placement: Placement) -> dict[str, Tenso
         return _latent.empty(placement, encoder_hidden_states=states, pooled_projections=pooled)
     # The pipeline asks the transformer for sizes.
     without = {"transformer": network, "vae": None}
-    told, _, pooled_states, _ = _latent.prompted(StableDiffusion3Pipeline, folder, placement, without, "", "", "")
+    told, _, pooled_states, _ = _latent.prompted(
+        StableDiffusion3Pipeline, folder, placement, without, "", "", "", do_classifier_free_guidance=False
+    )
     return {"encoder_hidden_states": told, "pooled_projections": pooled_states}

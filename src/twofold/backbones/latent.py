@@ -65,7 +65,9 @@ def _prompt(folder: Path, unet: Any, _side: int, placement: Placement) -> dict[s
         return _latent.empty(placement, encoder_hidden_states=(PROMPT_TOKENS, unet.config.cross_attention_dim))
     without = {**ELSEWHERE, "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     kind = StableDiffusionPipeline
-    states, _ = _latent.prompted(kind, folder, placement, without, "", num_images_per_prompt=1)
+    states, _ = _latent.prompted(
+        kind, folder, placement, without, "", num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
     return {"encoder_hidden_states": states}
 
 
@@ -77,5 +79,5 @@ def _prompt_large(folder: Path, unet: Any, side: int, placement: Placement) -> d
         width = (PROMPT_TOKENS, unet.config.cross_attention_dim)
         return {**_latent.empty(placement, encoder_hidden_states=width, text_embeds=(pooled,)), "time_ids": sizes}
     kind = StableDiffusionXLPipeline
-    states, _, pooled, _ = _latent.prompted(kind, folder, placement, ELSEWHERE, "")
+    states, _, pooled, _ = _latent.prompted(kind, folder, placement, ELSEWHERE, "", do_classifier_free_guidance=False)
     return {"encoder_hidden_states": states, "text_embeds": pooled, "time_ids": sizes}

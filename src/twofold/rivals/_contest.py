@@ -26,10 +26,13 @@ def run(config: C, make: Make[C]) -> Outcome:
     name = type(config).__module__.rpartition(".")[2]
     config = replace(config, images=config.images or _budget(config.like))
     from twofold.rivals import _net
+    from twofold.steps import _probing
 
     # First without weights: settings are held against the network before anything is made.
     make(config, _net.like(config.like, weightless=True))
     dataset = datasets.load(config.data, sealed=("test",))
+    if config.probe_every and not _probing.possible(dataset):
+        raise BadSetting(f"--probe-every: {config.data} has no two classes with images to judge on. Leave it out.")
     backbone = _net.like(config.like, device=config.device)
     inputs = {"data": dataset.fingerprint, "like": backbone.fingerprint}
     with runs.opened(config.out, f"rival {name}", config, inputs) as run_:

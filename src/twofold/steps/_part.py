@@ -53,6 +53,13 @@ class Part(Dataset):
         return np.sort(np.concatenate(kept))
 
 
+def few(rows: Rows, most: int) -> Rows:
+    """At most so many rows of a split, always the same, drawn at random: in a folder neighbours are of one class."""
+    if len(rows) <= most:
+        return rows
+    return rows.some(np.sort(noise.generator(0, 0, draw=4, purpose=noise.SHOTS).permutation(len(rows))[:most]))
+
+
 @final
 class Drawn(Dataset):
     """Some rows of one split in random order, drawn by the seed; images keep their numbers, and so their noise.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from twofold import noise, pooling
 from twofold.backbones.base import DiffusionBackbone
-from twofold.datasets.base import Dataset
+from twofold.datasets.base import Dataset, Rows
 from twofold.heads.ridge import Ridge
+from twofold.steps import _part
 
 # Where a diffusion network is read: the middle of the useful range of every model met so far.
 SIGMA = 0.18
-ROWS = 2000
+ROWS, BATCH = 2000, 250
 
 
 def accuracy(backbone: DiffusionBackbone, dataset: Dataset, step: float, blocks: Sequence[int] | None = None) -> float:
@@ -26,6 +28,11 @@ def accuracy(backbone: DiffusionBackbone, dataset: Dataset, step: float, blocks:
     return float((head.predict(val[0]) == val[1]).mean())
 
 
+def possible(dataset: Dataset) -> bool:
+    """Whether there is anything to tell apart: two classes to learn, and images to be judged on."""
+    return len(np.unique(dataset.build("train").labels)) > 1 and len(dataset.build("val")) > 0
+
+
 def middle(backbone: DiffusionBackbone) -> int:
     """The number of a U-Net's middle block."""
     return next(block.number for block in backbone.blocks if block.name == "mid")
@@ -33,12 +40,20 @@ def middle(backbone: DiffusionBackbone) -> int:
 
 def _features(
     backbone: DiffusionBackbone, dataset: Dataset, step: float, blocks: Sequence[int], split: str
-) -> tuple[Any, Any]:
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Blocks averaged to 2 x 2, one beside the other, and labels."""
-    rows = dataset.build(split)
-    count = min(len(rows), ROWS)
-    x = backbone.preprocess(rows.read(range(count)))
-    own = torch.from_numpy(noise.normal(0, rows.index[:count], x.shape[1:]))
+    rows = _part.few(dataset.build(split), ROWS)
+    parts = [range(start, min(start + BATCH, len(rows))) for start in range(0, len(rows), BATCH)]
+    return np.concatenate([_pooled(backbone, rows, part, step, blocks) for part in parts]), rows.labels
+
+
+def _pooled(
+    backbone: DiffusionBackbone, rows: Rows, part: range, step: float, blocks: Sequence[int]
+) -> NDArray[np.float32]:
+    x = backbone.preprocess(rows.read(part))
+    own = torch.from_numpy(noise.normal(0, rows.index[part.start : part.stop], x.shape[1:]))
     maps = backbone.features(x, step, list(blocks), own)
-    table = torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1)
-    return table.cpu().numpy(), rows.labels[:count]
+    found: NDArray[np.float32] = (
+        torch.cat([pooling.pool(m, min(2, m.shape[-1])) for m in maps.values()], 1).cpu().numpy()
+    )
+    return found

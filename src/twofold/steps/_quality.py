@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from twofold.analyses.frechet import Statistics
 from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets.base import Dataset
-from twofold.steps import _guidance, _probing, _samplers
+from twofold.steps import _guidance, _part, _probing, _samplers
 
 TAP_SIGMAS = (0.06, 0.18, 0.5)
 SAMPLER, STEPS, BATCH = "dpm++", 20, 100
@@ -36,21 +37,20 @@ class Distance:
 
     def __init__(self, features: str, dataset: Dataset, samples: int, seed: int, device: str | None) -> None:
         self._encoder = backbones.load(features, device=device, precision="fp32")
-        self._dataset, self._samples, self._seed = dataset, samples, seed
+        self._rows, self._seed = _part.few(dataset.build("val"), samples), seed
 
     def of(self, backbone: DiffusionBackbone) -> float:
         """The distance of as many samples as val has images, at most those asked for."""
-        count = min(self._samples, len(self._dataset.build("val")))
-        parts = (range(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
-        made = frechet.statistics(self._seen(_images(backbone, self._seed, part)) for part in parts)
+        made = frechet.statistics(self._seen(_images(backbone, self._seed, part)) for part in self._parts())
         return frechet.distance(made, self._real)
 
     @cached_property
     def _real(self) -> Statistics:
-        rows = self._dataset.build("val")
-        count = min(self._samples, len(rows))
-        parts = (range(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
-        return frechet.statistics(self._seen(rows.read(part)) for part in parts)
+        return frechet.statistics(self._seen(self._rows.read(part)) for part in self._parts())
+
+    def _parts(self) -> Iterator[range]:
+        count = len(self._rows)
+        return (range(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
 
     @torch.inference_mode()
     def _seen(self, images: Any) -> Any:

@@ -168,13 +168,22 @@ def _train(config: Config, run_: Run, dataset: datasets.Dataset, side: int) -> d
     trainer = Trainer(Recipe.of(config), dataset, side)
     distance = _distance(config, dataset) if run_.writes else None
     leave = partial(_save_averages, config, trainer, dataset)
-    probe_every = math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
-    paced = replace(config, probe_every=probe_every)
+    paced = replace(config, probe_every=_probe_every(config, dataset))
     with _tracker.opened(config.tracker if run_.writes else "none", run_.folder, as_mapping(config)) as tracker:
         trainer.tell = tracker.tell
         look = partial(_track, config, trainer, distance, run_.folder, dataset)
         facts = _course.train(paced, trainer, run_, _course.Extra(config.track, look, leave))
     return {**facts, **({"classes": list(dataset.classes)} if config.labels else {})}
+
+
+def _probe_every(config: Config, dataset: datasets.Dataset) -> int:
+    """Images between probes; 0 where there is nothing to tell apart, which is told of once."""
+    from twofold.steps import _probing
+
+    if not _probing.possible(dataset):
+        log.info("%s has no two classes with images to judge on, so nothing is probed while training", config.data)
+        return 0
+    return math.ceil(config.images / 6) if config.probe_every is None else config.probe_every
 
 
 def _distance(config: Config, dataset: datasets.Dataset) -> Distance | None:
@@ -192,19 +201,20 @@ def _track(
     """Note both qualities, and keep the network where it is the best so far in one of them."""
     if distance is None:
         return
-    from twofold.steps import _quality
+    from twofold.steps import _probing, _quality
 
     metrics = folder / "metrics.jsonl"
     before = _course.notes(metrics)
     with trainer.averaged():
-        fd = distance.of(trainer.backbone)
-        tapped, tap = _quality.best_tap(trainer.backbone, dataset)
-        about = {**_about(config, trainer, dataset), "fd": fd, "tapped": tapped, "tap": tap}
-        if all(fd < r["fd"] for r in before if "fd" in r):
+        found: dict[str, Any] = {"fd": distance.of(trainer.backbone)}
+        if _probing.possible(dataset):
+            found["tapped"], found["tap"] = _quality.best_tap(trainer.backbone, dataset)
+        about = {**_about(config, trainer, dataset), **found}
+        if all(found["fd"] < r["fd"] for r in before if "fd" in r):
             _keep(trainer, folder / "best-fd", about)
-        if all(tapped > r["tapped"] for r in before if "tapped" in r):
+        if "tapped" in found and all(found["tapped"] > r["tapped"] for r in before if "tapped" in r):
             _keep(trainer, folder / "best-probe", about)
-    _course.append(trainer, metrics, {"images": trainer.seen, "fd": fd, "tapped": tapped, "tap": tap})
+    _course.append(trainer, metrics, {"images": trainer.seen, **found})
 
 
 def _keep(trainer: Trainer, folder: Path, about: dict[str, Any]) -> None:
