@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 from diffusers.training_utils import EMAModel
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,6 +20,7 @@ from twofold.datasets.base import Dataset
 from twofold.errors import BadRun
 from twofold.rivals.base import CLEAN, Common, Rival
 from twofold.steps import _checkpoints, _probing, _schedule
+from twofold.steps._supply import Supply
 
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
 COUNTED = 2  # images whose operations are counted
@@ -40,9 +43,8 @@ class Trainer:
         assert config.images is not None
         self._config, self._rival, self._backbone, self._dataset = config, rival, backbone, dataset
         self._length: int = config.images
-        rows = dataset.build("train")
-        self._images = backbone.preprocess(rows.read(range(len(rows))))
-        self._players = nn.ModuleDict(rival.players).to(self._images.device)
+        self._supply = Supply(backbone, dataset.build("train"), config.memory)
+        self._players = nn.ModuleDict(rival.players).to(self._supply.device)
         self._optimizers = {
             name: torch.optim.AdamW(player.parameters(), lr=config.lr, betas=rival.betas, weight_decay=0.0)
             for name, player in self._players.items()
@@ -61,6 +63,7 @@ class Trainer:
     def update(self) -> None:
         """One move of each player on the next images."""
         numbers = range(self.seen, min(self.seen + self._config.batch, self._length))
+        self._supply.expect(self._rows(range(numbers.stop, min(numbers.stop + self._config.batch, self._length))))
         self.lr = self._config.lr * _schedule.rate(self.seen, self._config.warmup, self._length)
         total = 0.0
         for name, player in self._players.items():
@@ -118,12 +121,12 @@ class Trainer:
     def restore(self, path: Path) -> None:
         """Continue from what `save` wrote."""
         try:
-            state = torch.load(path, map_location=self._images.device, weights_only=True)
+            state = torch.load(path, map_location=self._supply.device, weights_only=True)
             self._players.load_state_dict(state["players"])
             for name, optimizer in self._optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
             self._ema.load_state_dict(state["ema"])
-            self._ema.to(self._images.device)
+            self._ema.to(self._supply.device)
             self._losses = list(state["losses"])
         except Exception as error:
             raise BadRun(f"{path} is damaged and cannot be continued from. Delete it to start again.") from error
@@ -156,8 +159,10 @@ class Trainer:
         return sum(float(self._rival.loss(name, self._batch(some), some)) for name in self._players)
 
     def _batch(self, numbers: range) -> Tensor:
-        rows = _schedule.order(self._config.seed, numbers, len(self._images))
-        return self._images[torch.from_numpy(rows).to(self._images.device)]
+        return self._supply.take(self._rows(numbers))
+
+    def _rows(self, numbers: range) -> NDArray[np.int64]:
+        return _schedule.order(self._config.seed, numbers, len(self._supply))
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

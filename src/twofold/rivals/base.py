@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold.settings import Settings, setting
+from twofold.steps import _memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +41,7 @@ class Common(Settings):
     log_every: int = setting(1_280, help="images between lines of metrics.jsonl", least=1, most=10**12)
     seed: int = setting(0, help="seed of weights, order and chance", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
+    memory: float | None = _memory.setting(_memory.IMAGES)
 
 
 class Rival(ABC):

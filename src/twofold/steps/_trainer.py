@@ -23,6 +23,7 @@ from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
 from twofold.steps import _architecture, _augment, _checkpoints, _labels, _objectives, _probing, _schedule
 from twofold.steps._averages import Averages
+from twofold.steps._supply import Supply
 
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
 
@@ -53,6 +54,7 @@ class Recipe:
     accumulate: int
     checkpointing: bool
     compile: bool
+    memory: float | None
 
     @classmethod
     def of(cls, config: Any) -> Recipe:
@@ -107,9 +109,8 @@ class Trainer:
         self._parameters = [p for p in unet.parameters() if p.requires_grad]
         self._averages = Averages(self._parameters, recipe.ema, recipe.batch)
         self._dataset = dataset
-        rows = dataset.build("train")
-        self._images = self.backbone.preprocess(rows.read(range(len(rows))))
-        self._labels = torch.from_numpy(_labels.whole(dataset, "train")).to(self._images.device) if classes else None
+        self._supply = Supply(self.backbone, dataset.build("train"), recipe.memory)
+        self._labels = torch.from_numpy(_labels.whole(dataset, "train")).to(self._supply.device) if classes else None
         self.seen = self.saved = 0
         self.lr = 0.0
         self.told = ""
@@ -120,8 +121,9 @@ class Trainer:
 
     def update(self) -> None:
         """One optimizer step on the next images; their loss is kept without waiting for it."""
-        share, count = self._share(), min(self.recipe.batch, self.recipe.images - self.seen)
+        share, count = self._share(self.seen), min(self.recipe.batch, self.recipe.images - self.seen)
         self._set_rate()
+        self._supply.expect(_schedule.order(self.recipe.seed, self._share(self.seen + count), len(self._supply)))
         # All processes must take part, so one without a share takes an image that does not count.
         parts = [part for part in _cut(share, self.recipe.accumulate) if part] or [share]
         losses = [self._backward(part, count, last=part is parts[-1]) for part in parts]
@@ -222,9 +224,8 @@ class Trainer:
 
     def _loss(self, unet: Any, numbers: range) -> Tensor:
         """The objective's loss for images of these numbers."""
-        shape, steps = self._images.shape[1:], self._objective.steps
-        drawn = _schedule.draw(self.recipe.seed, numbers, len(self._images), shape, steps)
-        x = self._images[torch.from_numpy(drawn.rows)]
+        drawn = _schedule.draw(self.recipe.seed, numbers, len(self._supply), self._supply.shape, self._objective.steps)
+        x = self._supply.take(drawn.rows)
         ways = None
         if self.recipe.augment != "none":
             ways = _augment.changes(self.recipe.augment, self.recipe.seed, numbers)
@@ -247,7 +248,7 @@ class Trainer:
             left_out = torch.from_numpy(drawn.chances < self.recipe.label_dropout).to(labels.device)
             labels = labels.masked_fill(left_out, self.backbone.classes)
         if self.recipe.augment == "edm" and ways is not None:
-            return {"class_labels": _augment.together(labels, ways, self._images.device)}
+            return {"class_labels": _augment.together(labels, ways, self._supply.device)}
         return {} if labels is None else {"class_labels": labels}
 
     @torch.no_grad()
@@ -276,11 +277,11 @@ class Trainer:
         found: list[int] = self._accelerator.gather(here).tolist()
         return found
 
-    def _share(self) -> range:
-        """This process's part of the next batch's image numbers; the last batch may be smaller."""
-        end = min(self.seen + self.recipe.batch, self.recipe.images)
+    def _share(self, seen: int) -> range:
+        """This process's part of the image numbers of the batch after so many; the last batch may be smaller."""
+        end = min(seen + self.recipe.batch, self.recipe.images)
         mine: int = self._accelerator.process_index
-        return _cut(range(self.seen, end), self._accelerator.num_processes)[mine]
+        return _cut(range(seen, end), self._accelerator.num_processes)[mine]
 
     def _set_rate(self) -> None:
         self.lr = self.recipe.lr * _schedule.rate(self.seen, self.recipe.warmup, self.recipe.images)

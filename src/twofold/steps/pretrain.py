@@ -20,7 +20,7 @@ from twofold.errors import BadModel, BadRun, BadSetting
 from twofold.records import Outcome
 from twofold.runs import Run
 from twofold.settings import Settings, as_mapping, setting
-from twofold.steps import _course, _tracker
+from twofold.steps import _course, _memory, _tracker
 
 if TYPE_CHECKING:
     from twofold.steps._quality import Distance
@@ -110,6 +110,7 @@ class Config(Settings):
         identity=False,
     )  # fmt: skip
     compile: bool = setting(False, help="compile the network's ResBlocks with torch.compile", identity=False)
+    memory: float | None = _memory.setting(_memory.IMAGES)
 
 
 def run(config: Config) -> Outcome:
