@@ -445,7 +445,7 @@ def test_more_processes_than_images_are_refused(
         (["--mode", "frozen", "--batch", "1"], "--batch must be at least 2"),
         (["--mode", "frozen", "--augment", "flip,none"], "none stands alone"),
         (["--mode", "frozen", "--recipe", "best"], "'best'"),
-        (["--mode", "frozen", "--shots", "5000"], "--shots 5000: class 0 has only"),
+        (["--mode", "frozen", "--shots", "5000"], "--shots 5000: digits has only"),
         (["--mode", "frozen", "--shots", "-1"], "--shots must be at least 0"),
         (["--mode", "frozen", "--seeds", "0"], "--seeds must be at least 1"),
         (["--mode", "frozen", "--on-error", "guess"], "'guess'"),

@@ -150,7 +150,7 @@ def test_ties_of_log_odds_are_judged_as_probabilities(
 
 def test_select_refuses_more_shots_than_rows_before_any_work(tiny_run: Path, tmp_path: Path, command: Command) -> None:
     arguments = ("select", "--model", tiny_run, "--data", "digits", "--out", tmp_path / "out", *WHERE, "--quiet")
-    assert "--shots 200: class" in one_line(command(*arguments, "--shots", 200))
+    assert "--shots 200: digits has only" in one_line(command(*arguments, "--shots", 200))
     assert not (tmp_path / "out" / "features").exists()
 
 
@@ -245,7 +245,7 @@ def test_test_labels_do_not_touch_what_is_learned(
         (["--block", "mdi", "--t", "20"], "Did you mean 'mid'"),
         (["--block", "all", "--t", "20"], "--block must be one block or several, not all"),
         (["--block", "mid", "--t", "20", "--controls", "none,pixels"], "--controls none stands alone"),
-        (["--block", "mid", "--t", "20", "--shots", "200"], "--shots 200: class"),
+        (["--block", "mid", "--t", "20", "--shots", "200"], "--shots 200: digits has only"),
         (["--block", "mid", "--t", "20", "--head", "rigde"], "Did you mean 'ridge'"),
         (["--block", "mid", "--t", "20", "--controls", "pixel"], "Did you mean 'pixels'"),
         (["--choice", "SELECT", "--block", "mid"], "--choice RUN of twofold select, or --block"),
@@ -423,6 +423,12 @@ def test_a_choice_holds_for_the_network_however_it_is_named(
         run = ("probe", "--model", name, "--data", "digits", "--out", tmp_path / f"probe{k}", "--choice", out)
         code, _, err = command(*run, "--head", "ridge", "--controls", "none", "--quiet")
         assert code == 0, err
+
+
+def test_a_head_of_maps_cannot_judge_cells(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    arguments = ("select", "--model", tiny_run, "--data", "digits", "--out", tmp_path / "out", "--head", "cnn?width=8")
+    assert "--head cnn?width=8 reads maps" in one_line(command(*arguments))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"model": "RUN"}', "[]"])

@@ -6,7 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold import noise
+from twofold.datasets.base import Dataset
 from twofold.errors import BadSetting
+
+
+def check(dataset: Dataset, shots: int) -> None:
+    """Raise `BadSetting` where train has a class with fewer images, before anything is read."""
+    counts = np.bincount(dataset.build("train").labels, minlength=len(dataset.classes))
+    least = int(counts.argmin())
+    if shots > counts[least]:
+        raise BadSetting(
+            f"--shots {shots}: {dataset.name} has only {counts[least]} training images of {dataset.classes[least]}. "
+            f"Give --shots {counts[least]} or fewer."
+        )
 
 
 def draw(labels: NDArray[np.int64], shots: int, seed: int) -> NDArray[np.int64]:

@@ -142,7 +142,7 @@ def _dataset(config: Config) -> Dataset:
     dataset = datasets.load(config.data, on_error=config.on_error)
     _labels.check(dataset)
     if config.shots:
-        _shots.draw(dataset.build("train").labels, config.shots, config.seed)
+        _shots.check(dataset, config.shots)
     return dataset
 
 

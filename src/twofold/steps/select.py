@@ -16,6 +16,7 @@ from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
+from twofold.errors import BadSetting
 from twofold.heads import base as heads
 from twofold.records import Cell, Outcome, Score, number_text
 from twofold.runs import Run
@@ -59,13 +60,14 @@ class Config(_fill.Reading):
 def run(config: Config) -> Outcome:
     """Score cells on val, write the map and the choice; goes on where it stopped."""
     _spread.check(config)
-    heads.load(config.head)
+    if heads.load(config.head).maps:
+        raise BadSetting(f"--head {config.head} reads maps, and a cell is judged on pooled rows. Select with ridge.")
     dataset = datasets.load(config.data, sealed=SEALED, on_error=config.on_error)
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
     _labels.check(dataset)
     if config.shots:
-        _shots.draw(dataset.build("train").labels, config.shots, config.seed)
+        _shots.check(dataset, config.shots)
     judge = Judge(config.head, config.shots, config.trials, config.seed, _memory.bytes_for(config.memory))
     planned = _adaptive.plan(judge, backbone, dataset, wanted, config.seed) if config.search == "adaptive" else None
     inputs = {"model": backbone.fingerprint, "data": dataset.fingerprint}
