@@ -98,3 +98,15 @@ def test_networks_that_do_not_exist_are_one_line(
     code, _, err = command(*TRAIN, "--out", tmp_path / "out", *arguments)
     assert code == 2 and err.count("\n") == 1 and says in err, err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("side", "classes", "parameters"),
+    [(64, 1000, 295.9e6), (128, 1000, 421.5e6), (256, 1000, 553.8e6), (256, 0, 552_814_086)],
+)
+def test_adm_has_the_published_size(side: int, classes: int, parameters: float) -> None:
+    """296, 422 and 554 million with classes (Dhariwal and Nichol 2021, table 4); without, that of the checkpoint."""
+    with torch.device("meta"):
+        network = _architecture.network(_architecture.Wanted(side, 3, "adm", outputs=2, classes=classes))
+    counted = sum(p.numel() for p in network.parameters())
+    assert counted == parameters if classes == 0 else counted == pytest.approx(parameters, abs=0.05e6)

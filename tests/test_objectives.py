@@ -160,6 +160,12 @@ def test_edm_has_no_ladder(wrong: tuple[str, ...], tmp_path: Path, command: Comm
     assert not (tmp_path / "out").exists()
 
 
+def test_labels_that_are_not_told_cannot_be_left_out(tmp_path: Path, command: Command) -> None:
+    code, _, err = command(*TINY, "--out", tmp_path / "out", "--label-dropout", 0.3)
+    assert code == 2 and err.count("\n") == 1 and "Give --labels" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_consistency_model_is_not_taken_for_edm(tmp_path: Path, command: Command) -> None:
     assert command(*TINY, "--out", tmp_path, "--objective", "edm", "--probe-every", 0)[0] == 0
     path = tmp_path / "scheduler" / "scheduler_config.json"

@@ -227,6 +227,14 @@ def test_images_of_classes_are_a_data_set(classes: str, tmp_path: Path, command:
     assert [int(f.stem) for f in _drawn.written(tmp_path / "run", 12)] == list(range(12))
 
 
+def test_a_converted_network_keeps_the_names_of_its_classes(tmp_path: Path, command: Command) -> None:
+    few = ("--images", 32, "--batch", 32, "--widths", "8,8", "--probe-every", 0, "--quiet")
+    assert command("pretrain", "--data", "digits", "--labels", "--out", tmp_path / "run", *few)[0] == 0
+    assert command("convert", tmp_path / "run", tmp_path / "converted", "--quiet")[0] == 0
+    backbone = base.load(f"diffusers:{tmp_path / 'converted'}", device="cpu")
+    assert isinstance(backbone, DiffusionBackbone) and backbone.class_names == tuple("0123456789")
+
+
 def test_a_larger_number_adds_to_the_run(tiny_run: Path, tmp_path: Path, command: Command) -> None:
     arguments = ["sample", "--model", tiny_run, "--sampler", "ddpm", "--steps", 3, "--batch", 4, "--quiet", "--json"]
     assert command(*arguments, "--out", tmp_path / "once", "--num", 10)[0] == 0

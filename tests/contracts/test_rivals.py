@@ -50,6 +50,17 @@ def test_it_leaves_a_model_that_extract_reads(name: str, tiny_run: Path, tmp_pat
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_it_does_not_pretend_to_generate(name: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    trained(name, tiny_run, tmp_path / "rival")
+    Image.new("L", (8, 8)).save(tmp_path / "image.png")
+    for verb, *more in (("sample", "--num", 2), ("edit", "vary", "--image", tmp_path / "image.png", "--sigma", 1)):
+        given = [verb, *more, "--model", tmp_path / "rival", "--out", tmp_path / "out"]
+        code, out, err = command(*given)
+        assert (code, out, err.count("\n")) == (2, "", 1) and f"rival {name} did not teach it to remove noise" in err
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_weights_belong_to_the_seed_and_are_trained(name: str, tiny_run: Path, tmp_path: Path) -> None:
     first, again = (trained(name, tiny_run, tmp_path / k) for k in ("first", "again"))
     other = trained(name, tiny_run, tmp_path / "other", seed=1)

@@ -162,6 +162,8 @@ def _adm(wanted: Wanted) -> dict[str, Any]:
         "resnet_time_scale_shift": "scale_shift",
         "attention_head_dim": head,
         "norm_num_groups": _groups(widths),
+        # Without it diffusers leaves the norm of the middle's attention out.
+        "attn_norm_num_groups": _groups(widths),
     }
 
 

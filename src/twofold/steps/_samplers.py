@@ -17,8 +17,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from twofold import runs
+from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.errors import BadModel
 
@@ -62,8 +65,14 @@ def generating(model: str, backbone: Backbone) -> DiffusionBackbone:
     """The backbone, which must be one that can generate.
 
     Raises:
-        BadModel: it is no diffusion model.
+        BadModel: it is no diffusion model, or a rival, whose U-Net learned something else than to remove noise.
     """
+    name = backbones.parse(model)
+    folder = Path(name.argument)
+    if name.scheme == "run" and (folder / "config.toml").is_file():
+        verb = runs.read_config(folder)["verb"]
+        if verb != "pretrain":
+            raise BadModel(f"{model} cannot generate: {verb} did not teach it to remove noise. Give a run of pretrain.")
     if not isinstance(backbone, DiffusionBackbone):
         raise BadModel(
             f"{model} cannot generate: it is not a diffusion model. Give run:DIR, adm:FILE.pt or "

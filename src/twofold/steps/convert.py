@@ -31,10 +31,13 @@ def run(config: Config) -> Outcome:
         raise BadRun(f"{out} is there and holds something else. Give a new folder.")
     backbone = backbones.load(config.model, device="cpu", precision=config.precision)
     pipeline = backbone.pipeline() if isinstance(backbone, DiffusionBackbone) else None
-    if pipeline is None:
+    if pipeline is None or not isinstance(backbone, DiffusionBackbone):
         raise BadModel(f"{config.model} has no other form: convert turns adm:FILE.pt and runs into diffusers folders.")
     with files.scratch(out.with_name(f".{out.name}.unfinished")) as scratch:
         pipeline.save_pretrained(scratch)
+        if backbone.class_names:
+            # As beside the networks that a training keeps; diffusers has no place for names.
+            files.write_json(scratch / "finished.json", {"classes": list(backbone.class_names)})
         if out.exists():
             out.rmdir()
         scratch.rename(out)

@@ -240,7 +240,9 @@ def _about(config: Config, trainer: Trainer, dataset: datasets.Dataset) -> dict[
 
 
 def _check_objective(config: Config) -> None:
-    """Refuse words of the ladder of whole steps beside EDM, which has none."""
+    """Refuse words of the ladder of whole steps beside EDM, which has none, and of labels where none are told."""
+    if not config.labels and config.label_dropout != type(config).label_dropout:
+        raise BadSetting("--label-dropout leaves labels out, and none are told. Give --labels, or leave it out.")
     given = [("--schedule", config.schedule != "linear"), ("--learned-variance", config.learned_variance)]
     wrong = [flag for flag, there in given if there and config.objective == "edm"]
     if wrong:
