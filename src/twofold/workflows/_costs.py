@@ -10,15 +10,21 @@ from typing import Any
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
-from twofold.datasets.base import Dataset
-from twofold.workflows import _recipes
+from twofold.workflows import _head_costs, _recipes
+from twofold.workflows._head_costs import CUBE, Work
 from twofold.workflows._planned import Part
 
 # A pass with gradients is taken as three forward passes: itself, and twice as much back.
 BACKWARD = 3
-LADDER = 8  # noise steps where a run does not say which
+# Work beside that of denoising one image (docs/rivals.md, measured on digits).
+RIVALS = {"rival gan": 2.2, "rival contrastive": 0.65, "rival masked": 1.0}
+LADDER = 7  # noise steps where a run does not say which
 ROUNDS = 2  # of the measurement
 PIXELS = 1 << 18  # of a batch in it, at most
+WHERE = 0.75  # of the network's blocks is the one that a choice is taken to be, before it is made
+POOL = 4  # and its pool
+Known = Mapping[tuple[str, str], Any]
+Count = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -27,82 +33,223 @@ class Cost:
 
     Attributes:
         passes: forward passes of one image, those with gradients counted three times.
-        operations: multiplications and additions, 0 where the network is not there yet.
+        operations: of these, multiplications and additions; 0 where the network is not there yet.
+        head_operations: of heads that are trained by gradients or compare rows; least squares are in the time alone.
         seconds: about how long, None where nothing was measured.
+        head_seconds: how many of them are of heads.
     """
 
     passes: int
     operations: float
+    head_operations: float
     seconds: float | None
+    head_seconds: float | None
 
     def row(self, name: str) -> tuple[str, ...]:
         """Of a table."""
-        about = "not measured" if self.seconds is None else _duration(self.seconds)
-        work = f"{self.operations / 1e12:,.1f}" if self.operations else "not known"
-        return name, f"{self.passes:,}", work, about
+        told = ["not measured" if s is None else duration(s) for s in (self.seconds, self.head_seconds)]
+        work = f"{(self.operations + self.head_operations) / 1e12:,.1f}" if self.operations else "not known"
+        return name, f"{self.passes:,}", work, *told
 
     def record(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
 
 
-def estimate(planned: Sequence[Part], known: Mapping[tuple[str, str], Any], *, measure: bool) -> dict[str, Cost]:
-    """The cost of every run; of heads, reading and writing nothing is counted."""
-    model, found = known.get(("model", "")), {}
-    backbone = (
-        backbones.load(model, device=known["device", ""], precision=known["precision", ""] or "auto") if model else None
-    )
-    pace = _pace(backbone) if backbone is not None and measure else None
-    loaded: dict[str, Dataset] = {}
-    for part in planned:
-        passes, share = _passes(part, known, loaded), _share(part, known, backbone)
-        operations = share * backbone.cost(backbone.blocks[-1].number).operations if backbone is not None else 0.0
-        seconds = None if pace is None else passes * share * pace
-        found[part.name] = Cost(passes, passes * operations, seconds)
-    return found
+@dataclass(frozen=True)
+class Meter:
+    """The network that runs read, and how fast this machine is.
+
+    Attributes:
+        backbone: None where there is none yet.
+        forward: seconds of one image's whole pass as features are read.
+        training: the same in single precision, as networks are trained.
+        cube: of the least squares that heads are counted in.
+        counts: images of train, val and test by DATA strings, and classes.
+    """
+
+    backbone: Backbone | None
+    forward: float | None
+    training: float | None
+    cube: float | None
+    counts: dict[str, tuple[Count, int]]
+
+    def of(self, data: str) -> tuple[Count, int]:
+        """The images of a data set's splits, and its classes."""
+        if data not in self.counts:
+            dataset = datasets.load(data)
+            train, val, test = (len(dataset.build(split)) for split in datasets.SPLITS)
+            self.counts[data] = (train, val, test), len(dataset.classes)
+        return self.counts[data]
 
 
-def _passes(part: Part, known: Mapping[tuple[str, str], Any], loaded: dict[str, Dataset]) -> int:
+def meter(backbone: Backbone | None, training: Backbone | None, *, measure: bool) -> Meter:
+    """Measure for some seconds.
+
+    Args:
+        backbone, training: the network, as features are read and in single precision; both may be one.
+        measure: whether to; else no times are known.
+    """
+    if backbone is None or not measure:
+        return Meter(backbone, None, None, None, {})
+    forward = _pace(backbone)
+    single = forward if training is backbone or training is None else _pace(training)
+    return Meter(backbone, forward, single, _cube(), {})
+
+
+def estimate(planned: Sequence[Part], known: Known, meter: Meter) -> dict[str, Cost]:
+    """The cost of every run; of reading, writing, drawing and resampling nothing is counted."""
+    return {part.name: _cost(part, known, meter) for part in planned}
+
+
+def total(costs: Mapping[str, Cost]) -> float | None:
+    """Seconds of all, None where nothing was measured."""
+    found = [cost.seconds for cost in costs.values()]
+    return None if None in found else sum(s for s in found if s is not None)
+
+
+def _cost(part: Part, known: Known, meter: Meter) -> Cost:
     values = {name: _known(value, known) for name, value in part.values.items()}
-    if part.verb == "pretrain" or part.verb.startswith("rival"):
-        return BACKWARD * int(values.get("images", known["images", ""]))
+    passes, share, backbone = _passes(part, values, known, meter), _share(part, known, meter), meter.backbone
+    whole = backbone.cost(backbone.blocks[-1].number).operations if backbone is not None else 0
+    work = _heads(part, values, known, meter) if backbone is not None else Work()
+    if meter.forward is None or meter.training is None or meter.cube is None:
+        return Cost(passes, passes * share * whole, work.operations, None, None)
+    learns = part.verb in ("pretrain", "finetune") or part.verb.startswith("rival")
+    # Heads are in single precision; their operations are taken to be as fast as the network's.
+    of_heads = work.operations * meter.training / whole + work.cubes * meter.cube
+    seconds = passes * share * (meter.training if learns else meter.forward) + of_heads
+    return Cost(passes, passes * share * whole, work.operations, seconds, of_heads)
+
+
+def _passes(part: Part, values: Mapping[str, Any], known: Known, meter: Meter) -> int:
+    if part.verb == "pretrain" or part.verb in RIVALS:
+        images = values.get("images") or known["images", ""]
+        return round(BACKWARD * RIVALS.get(part.verb, 1.0) * int(images))
     if part.verb == "sample":
         return int(values["num"]) * int(values["steps"])
     if part.verb == "fid":
         return 0  # its features are another network's
-    many = values.get("models", [0]), values.get("data")
-    names = [str(name) for name in (many[1] if isinstance(many[1], list) else [many[1]])]
-    return sum(len(many[0]) * _of_data(part, values, name, loaded) for name in names)
+    several = values.get("data")
+    names = [str(name) for name in (several if isinstance(several, list) else [several])]
+    return sum(len(values.get("models", [0])) * _of_data(part, values, *meter.of(name)) for name in names)
 
 
-def _of_data(part: Part, values: Mapping[str, Any], name: str, loaded: dict[str, Dataset]) -> int:
+def _of_data(part: Part, values: Mapping[str, Any], count: Count, classes: int) -> int:
     """Passes over one data set."""
-    if name not in loaded:
-        loaded[name] = datasets.load(name)
-    train, val, test = (len(loaded[name].build(split)) for split in datasets.SPLITS)
-    steps = len(values.get("t") or values.get("sigma") or ([0] if part.verb != "select" else range(LADDER)))
+    train, val, test = count
+    chosen_from = len(values.get("t") or values.get("sigma") or range(LADDER))
+    steps = len(values.get("t") or values.get("sigma") or [0])
     if part.verb == "select":
-        return (train + val) * steps
+        return (train + val) * chosen_from
+    if part.verb == "compare":
+        # Rows and columns see other noise.
+        return min(int(values["rows"]) if "rows" in values else 10_000, count[datasets.SPLITS.index(_split(values))]) * (
+            2 * steps * (2 if values.get("controls") == "untrained" else 1)
+        )
     if part.verb == "finetune":
-        shots = values.get("shots") or 0
-        seen = min(train, shots * len(loaded[name].classes)) if shots else train
+        seen, held = _learned(values, count, classes)
         each = {"frozen": 1, "full": BACKWARD, "difffeed": 1 + BACKWARD}[str(values["mode"])]
-        candidates = len(values.get("rates") or [0])
-        return int(seen * steps * each * int(values.get("epochs", 28)) * candidates * int(values.get("seeds", 1)))
+        judged = {"difffeed": 2}.get(str(values["mode"]), 1) * held
+        runs = len(values.get("rates") or [0]) * int(values.get("seeds", 1))
+        return int(steps * (seen * each + judged) * int(values.get("epochs", 28)) * runs)
     controls = 2 if "untrained" in values.get("controls", ["untrained"]) else 1
-    return (train + val + test) * steps * controls * int(values.get("seeds", 1))
+    read = (train + val + test) * controls * int(values.get("seeds", 1))
+    return (train + val) * chosen_from + read if part.verb == "transfer" else read * steps
 
 
-def _share(part: Part, known: Mapping[tuple[str, str], Any], backbone: Backbone | None) -> float:
+def _split(values: Mapping[str, Any]) -> str:
+    return str(values.get("split", "val"))
+
+
+def _learned(values: Mapping[str, Any], count: Count, classes: int) -> tuple[int, int]:
+    """Images that a head learns from, and is chosen by."""
+    shots = int(values.get("shots") or 0)
+    train, val, _ = count
+    return (min(train, shots * classes), min(val, shots * classes)) if shots else (train, val)
+
+
+def _share(part: Part, known: Known, meter: Meter) -> float:
     """The part of a whole forward pass that its deepest block needs."""
-    blocks = _known(part.values.get("block", part.values.get("blocks", "all")), known)
-    listed = blocks if isinstance(blocks, list) else [blocks]
-    if backbone is None or part.verb == "pretrain" or "all" in listed or _recipes.mentioned(listed):
+    backbone = meter.backbone
+    if backbone is None or part.verb in ("pretrain", "sample", *RIVALS):
         return 1.0
+    listed = _blocks(part, known, backbone)
     return max(backbone.block(one).share for one in listed)
 
 
-def _known(value: Any, known: Mapping[tuple[str, str], Any]) -> Any:
+def _blocks(part: Part, known: Known, backbone: Backbone) -> list[Any]:
+    """Where a run reads; what is not chosen yet is taken to be some way behind the bottleneck."""
+    asked = part.values.get("block", part.values.get("blocks", "all" if "choice" not in part.values else None))
+    assumed = backbone.blocks[round(WHERE * (len(backbone.blocks) - 1))].number
+    listed = asked if isinstance(asked, list) else [asked]
+    if "all" in listed:
+        return [block.number for block in backbone.blocks]
+    names = [block.name for block in backbone.blocks] + [str(block.number) for block in backbone.blocks]
+    found = [_known(one, known) if one is not None else assumed for one in listed]
+    return [one if str(one) in names else assumed for one in found]
+
+
+def _heads(part: Part, values: Mapping[str, Any], known: Known, meter: Meter) -> Work:
+    """Heads on tables; those that are trained through the network are small beside it."""
+    backbone = meter.backbone
+    assert backbone is not None
+    if part.verb not in ("select", "probe", "transfer"):
+        return Work()
+    asked = values.get("data")
+    found = Work()
+    for name in asked if isinstance(asked, list) else [asked]:
+        count, classes = meter.of(str(name))
+        train, val = _learned(values, count, classes)
+        if part.verb != "probe":
+            found += _judging(part, values, known, backbone, (train, count[1]))
+        if part.verb != "select":
+            found += _probing(part, values, known, backbone, classes, (train, val, count[2]))
+    return found
+
+
+def _judging(
+    part: Part, values: Mapping[str, Any], known: Known, backbone: Backbone, count: tuple[int, int]
+) -> Work:
+    """Every cell of a map by ridge."""
+    steps = len(values.get("t") or values.get("sigma") or range(LADDER))
+    trials = int(values.get("trials", 5)) if values.get("shots") else 1
+    found = Work()
+    for number in _blocks(part, known, backbone):
+        block = backbone.block(number)
+        for pool in (pool for pool in values.get("pool", [1, 2]) if pool <= block.size):
+            # The rows of val are turned along the principal directions of each fit.
+            columns = block.channels * pool**2
+            turned = 2.0 * count[1] * columns * min(count[0], columns)
+            found += (_head_costs.squares(count[0], columns) + Work(turned)) * (steps * trials)
+    return found
+
+
+def _probing(
+    part: Part, values: Mapping[str, Any], known: Known, backbone: Backbone, classes: int, count: Count
+) -> Work:
+    """Every head at one place, for the model and its control."""
+    steps = values.get("t") or values.get("sigma") or [0]
+    numbers = _blocks(part, known, backbone) if part.verb == "probe" else _blocks(_anywhere(part), known, backbone)
+    shapes = {
+        f"b{number}_t{k}_p0": (block.channels, block.size, block.size)
+        for k, _ in enumerate(steps if part.verb == "probe" else [0])
+        for number in numbers
+        for block in [backbone.block(number)]
+    }
+    rows = 2 if "untrained" in values.get("controls", ["untrained"]) else 1
+    found = Work()
+    for head in values["head"] if isinstance(values["head"], list) else [values["head"]]:
+        found += _head_costs.of(str(head), shapes, POOL, classes, count)
+    return found * (rows * int(values.get("seeds", 1)))
+
+
+def _anywhere(part: Part) -> Part:
+    """The same run where it reads at a place it has chosen."""
+    return Part(part.name, part.verb, {"choice": ""}, part.folder, part.needs)
+
+
+def _known(value: Any, known: Known) -> Any:
     """Filled in as far as all of it is known."""
     return _recipes.filled(value, known) if _recipes.mentioned(value) <= known.keys() else value
 
@@ -114,17 +261,31 @@ def _pace(backbone: Backbone) -> float:
     side = backbone.image_size
     batch = max(1, min(64, PIXELS // side**2))
     images = torch.zeros(batch, 3, side, side, dtype=torch.uint8)
-    x, last, taken = backbone.preprocess(images), backbone.blocks[-1].number, []
+    x, last = backbone.preprocess(images), backbone.blocks[-1].number
     noise = torch.zeros_like(x) if isinstance(backbone, DiffusionBackbone) else None
     step = backbone.step(1.0) if isinstance(backbone, DiffusionBackbone) else None
+    return _fastest(lambda: backbone.features(x, step, [last], noise)[last].cpu()) / batch
+
+
+def _cube() -> float:
+    """Seconds of the least squares that heads are counted in."""
+    import torch
+
+    made = torch.randn(CUBE, CUBE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return _fastest(lambda: torch.linalg.eigh(made.T @ made))
+
+
+def _fastest(work: Any) -> float:
+    taken = []
     for _ in range(ROUNDS):
         begun = time.perf_counter()
-        backbone.features(x, step, [last], noise)[last].cpu()
+        work()
         taken.append(time.perf_counter() - begun)
-    return min(taken) / batch
+    return min(taken)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """In words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

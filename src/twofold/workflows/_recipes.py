@@ -35,6 +35,7 @@ class Recipe:
         title, question, source, expected: in words.
         claims: numbers of the statements it bears on.
         small, paper: the names of its runs at each scale.
+        optional: those that are left out where what they need is not given.
         curve: for a figure of accuracy over something: `over` what, and a published line `x`, `y`.
         published: what the papers have, in percent, by name.
     """
@@ -47,6 +48,7 @@ class Recipe:
     claims: list[int] = field(default_factory=list)
     small: list[str] = field(default_factory=list)
     paper: list[str] = field(default_factory=list)
+    optional: list[str] = field(default_factory=list)
     curve: dict[str, Any] = field(default_factory=dict)
     published: dict[str, float] = field(default_factory=dict)
 
@@ -57,7 +59,7 @@ class Recipe:
 
 
 NEEDS = {"title": str, "question": str, "source": str, "expected": str}
-MAY = {"claims": list[int], "small": list[str], "paper": list[str], "curve": dict, "published": dict}
+MAY = {"claims": list[int], "small": list[str], "paper": list[str], "optional": list[str], "curve": dict, "published": dict}
 
 
 def names() -> list[str]:

@@ -10,20 +10,17 @@ from typing import Any
 
 from twofold import results
 from twofold.backbones import base as backbones
-from twofold.datasets import base as datasets
 from twofold.errors import BadSetting
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
 from twofold.steps import _pages, report
-from twofold.workflows import _claims, _costs, _planned, _recipes, _reproduced
+from twofold.workflows import _claims, _costs, _given, _planned, _recipes, _reproduced
 from twofold.workflows._planned import Part
 from twofold.workflows._recipes import Recipe
 
 log = logging.getLogger("twofold")
 
 MANY = ("all", "claims")
-DIGITS = "digits"
-PIXELS = 16  # the largest side at which images themselves are compared
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,10 @@ class Config(Settings):
     data: str | None = setting(
         None, none="digits; at the scale paper it must be imagenet:DIR", help="data set to reproduce on"
     )
+    other: str | None = setting(
+        None, none="none, and claims 8, 9 and 11 are not tested",
+        help="second data set, which the network of DATA is read on: other or finer classes",
+    )  # fmt: skip
     model: str | None = setting(
         None, none="pretrain one on DATA; at the scale paper it must be given", help=backbones.MODEL_HELP
     )
@@ -49,11 +50,29 @@ class Config(Settings):
         None, none="no such data", help="folder that holds aircraft, cars, cub, dogs, flowers and nabirds (scale paper)"
     )
     out: Path = setting(Path("reproduced"), help="folder that gets one run a step, and the page", identity=False)
+    minutes: float = setting(
+        60, help="about how long all recipes of the scale small may take beside pre-training; images, epochs, seeds "
+        "and the rivals' budget are cut to fit where they are not given", least=1, most=10**6,
+    )  # fmt: skip
     images: int = setting(100_000, help="length of pre-training, in images seen", least=1, most=10**12)
-    num: int = setting(2000, help="images to generate, where they are judged", least=2, most=10**7)
-    shots: int | None = setting(None, none="10 on digits, else 0", help="labels a class; 0: all", least=0, most=10**9)
-    seeds: int = setting(3, help="seeds of every score", least=1, most=10**4)
-    epochs: int = setting(60, help="passes over the images of what is trained through the network", least=1, most=10**6)
+    size: int | None = setting(
+        None, none="the data set's own", help="side of the images that a network is trained on, in pixels", least=4,
+        most=8192,
+    )  # fmt: skip
+    num: int | None = setting(
+        None, none="2000, or what --minutes allows", help="images to generate, where they are judged", least=2,
+        most=10**7,
+    )  # fmt: skip
+    shots: int | None = setting(
+        None, none="10 on digits, else all that --minutes allows", help="labels a class; 0: all", least=0, most=10**9
+    )
+    seeds: int | None = setting(
+        None, none="3, or what --minutes allows", help="seeds of every score", least=1, most=10**4
+    )
+    epochs: int | None = setting(
+        None, none="60, or what --minutes allows", help="passes over the images of what is trained through the network",
+        least=1, most=10**6,
+    )  # fmt: skip
     plan: bool = setting(False, help="tell what would be run and what it costs, and run nothing", identity=False)
     seed: int = setting(0, help="the first seed", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
@@ -67,59 +86,52 @@ def run(config: Config) -> Outcome:
     recipes = (
         [_recipes.load(name) for name in _recipes.names()] if config.recipe in MANY else [_recipes.load(config.recipe)]
     )
-    known = _known(config)
-    planned = _plan(config, recipes, known)
-    _planned.check(planned, known)
-    costs = _costs.estimate(planned, known, measure=config.scale == "paper" or config.plan)
+    given = _given.check(config)
+    planned = _plan(config, recipes, given.known)
+    _planned.check(planned, given.known)
+    if not config.plan:
+        _pages.check_out(config.out / "report")
+    sized = _given.sized(config, given, _plan(config, _every(), given.known, quiet=True))
+    costs = _costs.estimate(planned, sized.known, sized.meter)
     if config.plan:
-        return _told_plan(recipes, planned, known, costs)
-    _pages.check_out(config.out / "report")
+        return _told_plan(recipes, planned, sized.known, costs)
+    log.info("%s", _expected(planned, costs))
+    sized.keep()
     started = time.monotonic()
-    failed = _planned.make(planned, known)
+    failed = _planned.make(planned, sized.known)
     seconds = time.monotonic() - started
-    return _concluded(config, recipes, planned, known, failed, seconds)
+    return _concluded(config, recipes, planned, sized.known, failed, seconds)
 
 
-def _known(config: Config) -> dict[tuple[str, str], Any]:
-    """What stands in the place of braces."""
-    small = config.scale == "small"
-    if not small and not (config.model and config.data):
-        raise BadSetting(
-            "reproduce --scale paper needs --model adm:FILE (OpenAI's 256x256_diffusion_uncond.pt) and --data "
-            "imagenet:DIR."
-        )
-    data = config.data or DIGITS
-    dataset = datasets.load(data)
-    known = {
-        "data": data, "imagenet": data.partition(":")[2], "fine_grained": config.fine_grained,
-        "shots": (10 if data == DIGITS else 0) if config.shots is None else config.shots, "seeds": config.seeds,
-        "images": config.images, "num": config.num, "epochs": config.epochs, "seed": config.seed,
-        "device": config.device, "precision": None if config.precision == "auto" else config.precision,
-        "augment": "none" if data == DIGITS else ("crop", "flip"),
-        "pixels": f"pixels:{min(dataset.image_size or PIXELS, PIXELS)}",
-    }  # fmt: skip
-    if config.model is not None:
-        backbones.load(config.model, device=config.device, precision=config.precision)
-        known["model"] = config.model
-    if not small and config.fine_grained is None:
-        del known["fine_grained"]
-    return {(name, ""): value for name, value in known.items()}
+def _every() -> list[Recipe]:
+    return [_recipes.load(name) for name in _recipes.names()]
 
 
-def _plan(config: Config, recipes: list[Recipe], known: dict[tuple[str, str], Any]) -> list[Part]:
-    """All runs, each once; at the scale paper those whose data is not given are left out of `all`."""
+def _expected(planned: list[Part], costs: dict[str, _costs.Cost]) -> str:
+    """How long it may take, in words."""
+    about = _costs.total(costs)
+    told = "not measured" if about is None else f"about {_costs.duration(about)} from nothing"
+    return f"{len(planned)} runs, {told}; those that are there are not made again"
+
+
+def _plan(
+    config: Config, recipes: list[Recipe], known: dict[tuple[str, str], Any], *, quiet: bool = False
+) -> list[Part]:
+    """All runs, each once; of many recipes those whose data is not given are left out."""
     given = {name for name, _ in known}
     wanted: list[str] = []
     of_claims = set().union(*(claim.needs for claim in _claims.CLAIMS.values()))
     for recipe in recipes:
         # For verdicts alone, what no verdict asks for is not made.
         names = [name for name in recipe.runs(config.scale) if config.recipe != "claims" or name in of_claims]
-        try:
-            wanted += _recipes.ordered(names, config.scale, given)
-        except BadSetting as error:
-            if config.recipe not in MANY:
-                raise
-            log.warning("%s is left out: %s", recipe.name, error)
+        for name in names:
+            try:
+                wanted += _recipes.ordered([name], config.scale, given)
+            except BadSetting as error:
+                if config.recipe not in MANY and name not in recipe.optional:
+                    raise
+                if not quiet:
+                    log.warning("%s: %s is left out: %s", recipe.name, name, error)
     return _planned.parts(list(dict.fromkeys(wanted)), config.scale, config.out)
 
 
@@ -135,9 +147,13 @@ def _listed() -> Outcome:
 def _told_plan(
     recipes: list[Recipe], planned: list[Part], known: dict[tuple[str, str], Any], costs: dict[str, _costs.Cost]
 ) -> Outcome:
-    rows = [("run", "forward passes", "TFLOP", "about"), *(costs[p.name].row(p.name) for p in planned)]
-    lines = [results.table(rows), "", *(_planned.command(part, known) for part in planned)]
-    facts = {"runs": {p.name: costs[p.name].record() for p in planned}, "recipes": [r.name for r in recipes]}
+    head = ("run", "forward passes", "TFLOP", "about", "of it heads")
+    rows = [head, *(costs[p.name].row(p.name) for p in planned)]
+    lines = [results.table(rows), "", _expected(planned, costs), "", *(_planned.command(part, known) for part in planned)]
+    facts = {
+        "runs": {p.name: costs[p.name].record() for p in planned}, "recipes": [r.name for r in recipes],
+        "seconds": _costs.total(costs),
+    }  # fmt: skip
     return Outcome(facts, "\n".join(lines))
 
 
@@ -147,7 +163,7 @@ def _concluded(
 ) -> Outcome:  # fmt: skip
     """Tables, figures, verdicts and the page."""
     done = {part.name: part for part in planned if part.name not in failed}
-    verdicts = _claims.verdicts({name: part.folder for name, part in done.items()})
+    verdicts = _claims.verdicts({name: part.folder for name, part in done.items()}, failed)
     wanted = {number for recipe in recipes for number in recipe.claims}
     verdicts = [verdict for verdict in verdicts if config.recipe in MANY or verdict.number in wanted]
     page = _reproduced.write(config.out, recipes, config.scale, planned, known, failed, verdicts)
