@@ -22,7 +22,10 @@ Command = Callable[..., tuple[int, str, str]]
 GIVEN = {
     "model": "run:m", "data": "digits", "imagenet": "i", "fine_grained": "f", "shots": 2, "seeds": 2, "images": 100,
     "num": 10, "pixels": "pixels:8",
-    "epochs": 2, "seed": 0, "device": None, "precision": None, "augment": "none",
+    "epochs": 2, "seed": 0, "device": None, "precision": None, "augment": "none", "size": 8, "sampling_steps": 5, "alike": 50,
+    "mapped": "digits", "labelled": "digits", "map_shots": 2, "trials": 2, "updates": 4, "fewer_updates": 2,
+    "other": "digits", "other_mapped": "digits", "other_labelled": "digits", "other_map_shots": 2, "flip": False,
+    "rival_images": 50, "features": "f", "other_features": "g",
 }  # fmt: skip
 KNOWN = {(name, ""): value for name, value in GIVEN.items()}
 
@@ -58,10 +61,18 @@ def test_a_recipes_runs_are_settings_of_verbs(name: str, scale: str, tmp_path: P
         assert not differ, (part.name, differ)
 
 
+@pytest.mark.parametrize("scale", _recipes.SCALES)
+def test_what_is_told_has_no_runs_name(scale: str) -> None:
+    """Else the run would be taken as given. A model may be both."""
+    assert set(GIVEN) & set(_recipes.runs(scale)) <= {"model"}
+
+
 def test_the_papers_claims_are_all_there() -> None:
     assert list(_claims.CLAIMS) == list(range(1, 20))
     for claim in _claims.CLAIMS.values():
-        assert bool(claim.judge) is not bool(claim.untested) and bool(claim.needs) is bool(claim.judge)
+        assert (claim.judge or claim.untested) and bool(claim.needs) is bool(claim.judge)
+        # What is judged by runs on --other says so where it is not given.
+        assert not claim.judge or bool(claim.untested) is any(name.startswith("other") for name in claim.needs)
 
 
 def test_what_a_claim_needs_is_made_by_a_recipe_that_bears_on_it() -> None:

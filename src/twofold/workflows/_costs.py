@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
 from twofold.workflows import _head_costs, _recipes
@@ -18,6 +17,7 @@ from twofold.workflows._planned import Part
 BACKWARD = 3
 # Work beside that of denoising one image (docs/rivals.md, measured on digits).
 RIVALS = {"rival gan": 2.2, "rival contrastive": 0.65, "rival masked": 1.0}
+ROWS = 10_000  # of compare
 LADDER = 7  # noise steps where a run does not say which
 ROUNDS = 2  # of the measurement
 PIXELS = 1 << 18  # of a batch in it, at most
@@ -144,9 +144,8 @@ def _of_data(part: Part, values: Mapping[str, Any], count: Count, classes: int) 
         return (train + val) * chosen_from
     if part.verb == "compare":
         # Rows and columns see other noise.
-        return min(int(values["rows"]) if "rows" in values else 10_000, count[datasets.SPLITS.index(_split(values))]) * (
-            2 * steps * (2 if values.get("controls") == "untrained" else 1)
-        )
+        there = count[datasets.SPLITS.index(values.get("split", "val"))]
+        return min(int(values.get("rows", ROWS)), there) * steps * (4 if values.get("controls") == "untrained" else 2)
     if part.verb == "finetune":
         seen, held = _learned(values, count, classes)
         each = {"frozen": 1, "full": BACKWARD, "difffeed": 1 + BACKWARD}[str(values["mode"])]
@@ -156,10 +155,6 @@ def _of_data(part: Part, values: Mapping[str, Any], count: Count, classes: int) 
     controls = 2 if "untrained" in values.get("controls", ["untrained"]) else 1
     read = (train + val + test) * controls * int(values.get("seeds", 1))
     return (train + val) * chosen_from + read if part.verb == "transfer" else read * steps
-
-
-def _split(values: Mapping[str, Any]) -> str:
-    return str(values.get("split", "val"))
 
 
 def _learned(values: Mapping[str, Any], count: Count, classes: int) -> tuple[int, int]:
@@ -178,16 +173,15 @@ def _share(part: Part, known: Known, meter: Meter) -> float:
     return max(backbone.block(one).share for one in listed)
 
 
-def _blocks(part: Part, known: Known, backbone: Backbone) -> list[Any]:
+def _blocks(part: Part, known: Known, backbone: Backbone) -> list[int]:
     """Where a run reads; what is not chosen yet is taken to be some way behind the bottleneck."""
     asked = part.values.get("block", part.values.get("blocks", "all" if "choice" not in part.values else None))
     assumed = backbone.blocks[round(WHERE * (len(backbone.blocks) - 1))].number
     listed = asked if isinstance(asked, list) else [asked]
     if "all" in listed:
         return [block.number for block in backbone.blocks]
-    names = [block.name for block in backbone.blocks] + [str(block.number) for block in backbone.blocks]
-    found = [_known(one, known) if one is not None else assumed for one in listed]
-    return [one if str(one) in names else assumed for one in found]
+    numbers = {str(name): block.number for block in backbone.blocks for name in (block.name, block.number)}
+    return [numbers.get(str(_known(one, known)), assumed) for one in listed]
 
 
 def _heads(part: Part, values: Mapping[str, Any], known: Known, meter: Meter) -> Work:
@@ -208,9 +202,7 @@ def _heads(part: Part, values: Mapping[str, Any], known: Known, meter: Meter) ->
     return found
 
 
-def _judging(
-    part: Part, values: Mapping[str, Any], known: Known, backbone: Backbone, count: tuple[int, int]
-) -> Work:
+def _judging(part: Part, values: Mapping[str, Any], known: Known, backbone: Backbone, count: tuple[int, int]) -> Work:
     """Every cell of a map by ridge."""
     steps = len(values.get("t") or values.get("sigma") or range(LADDER))
     trials = int(values.get("trials", 5)) if values.get("shots") else 1

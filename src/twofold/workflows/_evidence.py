@@ -179,18 +179,44 @@ def _distance(run: Path) -> Score:
     raise BadRun(f"{run} has no Fréchet distance. Run its command again.")
 
 
+def setting(selected: Path) -> str:
+    """Block, step and pool that a run of `select` chose, in words."""
+    best = files.read_json(selected / "choice.json", _judging.JUDGED)
+    noise = "clean" if best["sigma"] is None else f"sigma {best['sigma']:.3g}"
+    return f"block {best['block']} ({best['name']}), {noise}, pool {best['pool']}"
+
+
+def budget(rival: Path) -> tuple[float | None, str]:
+    """A rival's images as a share of those that the model saw which it is held against, and both in words."""
+    told = files.read_json(rival / "finished.json", {"images": int, "like": str})
+    model = Path(str(told["like"]).partition("?")[0].removeprefix("run:")) / "finished.json"
+    seen = files.read_json(model, {}, {"images": int}).get("images") if model.is_file() else None
+    if seen is None:
+        return None, f"the rival saw {told['images']:,} images, the model an unknown number"
+    return told["images"] / seen, f"the rival saw {told['images']:,} images, the model {seen:,}"
+
+
 def mirrors(run: Path) -> tuple[str, str]:
-    """Whether mirrored blocks are more alike than other pairs of the two halves, beyond both intervals."""
-    found = {s.name: s for s in results.read(run) if not s.about["control"]}
-    control = {s.name: s for s in results.read(run) if s.about["control"]}
-    if not {"cka_mirrored", "cka_unmirrored"} <= found.keys():
-        raise BadRun(f"{run} has no mirrored blocks: it compares two networks, or few blocks.")
-    one, other = found["cka_mirrored"], found["cka_unmirrored"]
-    told = f"CKA {results.ends(one)} of mirror pairs, {results.ends(other)} of other pairs of the two halves"
-    if "cka_mirrored" in control:
-        told += f"; untrained {control['cka_mirrored'].value:.2f} and {control['cka_unmirrored'].value:.2f}"
-    holds = below(other, one)
-    return ("holds" if holds else "undecided" if one.value > other.value else "does not hold"), told
+    """Whether mirrored blocks are more alike than other pairs of the two halves: their difference on the same images.
+
+    The untrained network stands beside it, since skip connections alone make mirrored blocks alike.
+    """
+    found = {(s.name, bool(s.about["control"])): s for s in results.read(run)}
+    gain = found.get(("cka_mirror_gain", False))
+    if gain is None or gain.low is None or gain.high is None:
+        raise BadRun(f"{run} has no mirrored blocks: it compares two networks, few blocks, or was made before.")
+    one, other = (found[name, False].value for name in ("cka_mirrored", "cka_unmirrored"))
+    told = f"CKA {one:.2f} of mirror pairs, {other:.2f} of other pairs of the halves: {_gain(gain)} more"
+    control = found.get(("cka_mirror_gain", True))
+    if control is not None:
+        told += f"; untrained {_gain(control)} more"
+        told += ", so training adds to it" if below(control, gain) else ", so it is no merit of training"
+    return ("holds" if gain.low > 0 else "does not hold" if gain.high < 0 else "undecided"), told
+
+
+def _gain(score: Score) -> str:
+    ends = "" if score.low is None or score.high is None else f" ({score.low:+.3f} to {score.high:+.3f})"
+    return f"{score.value:+.3f}{ends}"
 
 
 def steady(run: Path, barely: float) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from twofold import files
 from twofold.backbones import base as backbones
@@ -19,15 +19,47 @@ from twofold.workflows._costs import Meter
 from twofold.workflows._planned import Part
 from twofold.workflows._sizes import Sizes
 
-if TYPE_CHECKING:
-    from twofold.workflows.reproduce import Config
-
 log = logging.getLogger("twofold")
 
 DIGITS = "digits"
 PIXELS = 16  # the largest side at which images themselves are compared
 REMEMBERED = "sizes.json"
 Known = dict[tuple[str, str], Any]
+
+
+class Asked(Protocol):
+    """The settings of `twofold reproduce` that are read here."""
+
+    # fmt: off
+    @property
+    def scale(self) -> str: ...
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def other(self) -> str | None: ...
+    @property
+    def model(self) -> str | None: ...
+    @property
+    def fine_grained(self) -> Path | None: ...
+    @property
+    def out(self) -> Path: ...
+    @property
+    def minutes(self) -> float: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def size(self) -> int | None: ...
+    @property
+    def shots(self) -> int | None: ...
+    @property
+    def plan(self) -> bool: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def precision(self) -> str: ...
+    # fmt: on
 
 
 @dataclass(frozen=True)
@@ -70,7 +102,7 @@ class Sized:
             _sizes.remember(*self.remembered)
 
 
-def check(config: Config) -> Given:
+def check(config: Asked) -> Given:
     """Open the data sets and the model.
 
     Raises:
@@ -100,7 +132,7 @@ def _check_classes(small: bool, *found: Dataset | None) -> None:
         datasets.check_classes(dataset)
 
 
-def _known(config: Config, data: str, dataset: Dataset, model: Backbone | None) -> Known:
+def _known(config: Asked, data: str, dataset: Dataset, model: Backbone | None) -> Known:
     """What does not hang on sizes."""
     side = config.size or dataset.image_size or PIXELS
     known = {
@@ -108,6 +140,7 @@ def _known(config: Config, data: str, dataset: Dataset, model: Backbone | None) 
         "size": config.size, "device": config.device, "augment": "none" if data == DIGITS else ("crop", "flip"),
         "precision": None if config.precision == "auto" else config.precision, "flip": data != DIGITS,
         "pixels": f"pixels:{min(side, PIXELS)}", "features": str(config.out / "features"),
+        "other_features": str(config.out / "other-features"),
     }  # fmt: skip
     if model is not None:
         known["model"] = config.model
@@ -117,12 +150,12 @@ def _known(config: Config, data: str, dataset: Dataset, model: Backbone | None) 
 
 
 def _of_sizes(
-    config: Config, sizes: Sizes, data: str, dataset: Dataset, other: Dataset | None
+    config: Asked, sizes: Sizes, data: str, dataset: Dataset, other: Dataset | None
 ) -> tuple[Known, list[_sizes.Part]]:
     """What hangs on sizes, and the parts of the data sets that are read."""
     shots = (10 if data == DIGITS else 0) if config.shots is None else config.shots
-    known = {
-        "shots": shots, "num": sizes.num, "steps": sizes.steps, "seeds": sizes.seeds, "epochs": sizes.epochs,
+    known: dict[str, Any] = {
+        "shots": shots, "num": sizes.num, "sampling_steps": sizes.steps, "seeds": sizes.seeds, "epochs": sizes.epochs,
         "trials": sizes.trials, "alike": sizes.alike, "updates": sizes.updates, "fewer_updates": sizes.updates // 2,
         "rival_images": _rival_images(config, sizes.rival),
     }  # fmt: skip
@@ -135,12 +168,13 @@ def _of_sizes(
         # With few labels a class their heads draw them from all that the map is made of.
         labelled = mapped if own else _sizes.part(source, name, sizes.labels, config.out / f"{prefix}labels.txt")
         fewer = labelled.least if labelled.count[0] < mapped.count[0] else 0
-        known |= {f"{prefix}mapped": mapped.name, f"{prefix}labelled": labelled.name, f"{prefix}map_shots": own or fewer}
+        told = {"mapped": mapped.name, "labelled": labelled.name, "map_shots": own or fewer}
+        known |= {prefix + key: value for key, value in told.items()}
         found += [mapped, labelled]
     return {(key, ""): value for key, value in known.items()}, found
 
 
-def _rival_images(config: Config, share: float) -> int | None:
+def _rival_images(config: Asked, share: float) -> int | None:
     """As many as the model saw, or a part; None leaves it to the rival, which asks the model's run."""
     seen = config.images if config.model is None else images_seen(config.model)
     if seen is None:
@@ -155,7 +189,7 @@ def images_seen(model: str) -> int | None:
     return int(found["images"]) if "images" in found else None
 
 
-def sized(config: Config, given: Given, everything: Sequence[Part]) -> Sized:
+def sized(config: Asked, given: Given, everything: Sequence[Part]) -> Sized:
     """Find the sizes that fit --minutes, by all recipes, so that runs which recipes share stay the same."""
     if config.scale != "small":
         measure = config.plan
@@ -181,19 +215,19 @@ def sized(config: Config, given: Given, everything: Sequence[Part]) -> Sized:
     return Sized(known, meter, tuple(parts), (path, asked, found))
 
 
-def _told(config: Config) -> dict[str, Any]:
+def _told(config: Asked) -> dict[str, Any]:
     """Sizes that were asked for."""
     return {name: getattr(config, name) for name in ("seeds", "epochs", "num") if getattr(config, name) is not None}
 
 
-def _asked(config: Config, given: Given) -> dict[str, Any]:
+def _asked(config: Asked, given: Given) -> dict[str, Any]:
     """What the sizes hang on, apart from the machine."""
     names = ("minutes", "images", "size", "shots", "seeds", "epochs", "num", "other")
     of_model = given.model.identity if given.model is not None else None
     return {name: getattr(config, name) for name in names} | {"data": given.data.fingerprint, "model": of_model}
 
 
-def _tell(config: Config, sizes: Sizes, about: float) -> None:
+def _tell(config: Asked, sizes: Sizes, about: float) -> None:
     """Say what was cut."""
     whole = replace(Sizes(), **_told(config))
     cut = [f"{name} {value:g}" for name, value in vars(sizes).items() if value != getattr(whole, name)]
@@ -203,7 +237,7 @@ def _tell(config: Config, sizes: Sizes, about: float) -> None:
         log.warning("the smallest runs are taken, and may need %s", _costs.duration(about))
 
 
-def _networks(config: Config, given: Given) -> tuple[Backbone, Backbone]:
+def _networks(config: Asked, given: Given) -> tuple[Backbone, Backbone]:
     """The network as features are read and as it is trained; before it is there, one of its shape."""
     if config.model is not None and given.model is not None:
         placement = getattr(given.model, "placement", None)

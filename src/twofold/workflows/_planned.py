@@ -113,11 +113,16 @@ def command(part: Part, known: Mapping[tuple[str, str], Any], told: Callable[[An
     """The run as a command line; what is not known yet stands in braces."""
     by_place = [field.name for field in fields(part.module.Config) if field.metadata["positional"]]
     values = {name: _part_known(value, known) for name, value in {**part.values, "out": part.folder}.items()}
-    said = {n: ",".join(map(told, v)) if isinstance(v, list | tuple) else told(v) for n, v in values.items()}
-    words = [said[name] for name in by_place if name in said]
-    for name in (name for name in said if name not in by_place):
-        words += [f"--{name.replace('_', '-')}", said[name]]
+    values = {name: value for name, value in values.items() if value is not None and value is not False}
+    words = [_said(values[name], told) for name in by_place if name in values]
+    for name, value in values.items():
+        if name not in by_place:
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [_said(value, told)])]
     return shlex.join(["twofold", *part.verb.split(), *words])
+
+
+def _said(value: Any, told: Callable[[Any], str]) -> str:
+    return ",".join(map(told, value)) if isinstance(value, list | tuple) else told(value)
 
 
 def _part_known(value: Any, known: Mapping[tuple[str, str], Any]) -> Any:

@@ -59,7 +59,10 @@ class Recipe:
 
 
 NEEDS = {"title": str, "question": str, "source": str, "expected": str}
-MAY = {"claims": list[int], "small": list[str], "paper": list[str], "optional": list[str], "curve": dict, "published": dict}
+MAY = {
+    "claims": list[int], "small": list[str], "paper": list[str], "optional": list[str], "curve": dict,
+    "published": dict,
+}  # fmt: skip
 
 
 def names() -> list[str]:

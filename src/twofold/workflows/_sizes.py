@@ -1,4 +1,4 @@
-"""How large the runs of the scale `small` are: what there is of everything, or as much as some minutes have room for."""
+"""How large runs of the scale `small` are: all there is of everything, or what some minutes have room for."""
 
 from __future__ import annotations
 
@@ -139,8 +139,9 @@ def remembered(path: Path, asked: dict[str, Any]) -> Sizes | None:
     """The sizes that the same request got before, so that the same command goes on with the same runs."""
     if not path.is_file():
         return None
-    found = files.read_json(path, {"asked": dict, "sizes": dict})
-    return Sizes(**found["sizes"]) if found["asked"] == asked else None
+    with files.undamaged(path, "Delete it; sizes are then found again."):
+        found = files.read_json(path, {"asked": dict, "sizes": dict})
+        return Sizes(**found["sizes"]) if found["asked"] == asked else None
 
 
 def remember(path: Path, asked: dict[str, Any], sizes: Sizes) -> None:

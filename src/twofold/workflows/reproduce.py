@@ -128,10 +128,11 @@ def _plan(
             try:
                 wanted += _recipes.ordered([name], config.scale, given)
             except BadSetting as error:
+                if quiet:
+                    continue
                 if config.recipe not in MANY and name not in recipe.optional:
                     raise
-                if not quiet:
-                    log.warning("%s: %s is left out: %s", recipe.name, name, error)
+                log.warning("%s: %s is left out: %s", recipe.name, name, error)
     return _planned.parts(list(dict.fromkeys(wanted)), config.scale, config.out)
 
 
@@ -149,7 +150,8 @@ def _told_plan(
 ) -> Outcome:
     head = ("run", "forward passes", "TFLOP", "about", "of it heads")
     rows = [head, *(costs[p.name].row(p.name) for p in planned)]
-    lines = [results.table(rows), "", _expected(planned, costs), "", *(_planned.command(part, known) for part in planned)]
+    commands = [_planned.command(part, known) for part in planned]
+    lines = [results.table(rows), "", _expected(planned, costs), "", *commands]
     facts = {
         "runs": {p.name: costs[p.name].record() for p in planned}, "recipes": [r.name for r in recipes],
         "seconds": _costs.total(costs),
