@@ -21,8 +21,8 @@ from twofold.workflows import _claims, _evidence, _planned, _recipes, _reproduce
 Command = Callable[..., tuple[int, str, str]]
 GIVEN = {
     "model": "run:m", "data": "digits", "imagenet": "i", "fine_grained": "f", "shots": 2, "seeds": 2, "images": 100,
-    "num": 10, "pixels": "pixels:8",
-    "epochs": 2, "seed": 0, "device": None, "precision": None, "augment": "none", "size": 8, "sampling_steps": 5, "alike": 50,
+    "num": 10, "pixels": "pixels:8", "epochs": 2, "seed": 0, "device": None, "precision": None, "augment": "none",
+    "size": 8, "sampling_steps": 5, "alike": 50,
     "mapped": "digits", "labelled": "digits", "map_shots": 2, "trials": 2, "updates": 4, "fewer_updates": 2,
     "other": "digits", "other_mapped": "digits", "other_labelled": "digits", "other_map_shots": 2, "flip": False,
     "rival_images": 50, "features": "f", "other_features": "g",

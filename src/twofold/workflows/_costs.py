@@ -19,7 +19,7 @@ BACKWARD = 3
 RIVALS = {"rival gan": 2.2, "rival contrastive": 0.65, "rival masked": 1.0}
 ROWS = 10_000  # of compare
 LADDER = 7  # noise steps where a run does not say which
-ROUNDS = 2  # of the measurement
+ROUNDS = 4  # of the measurement
 PIXELS = 1 << 18  # of a batch in it, at most
 WHERE = 0.75  # of the network's blocks is the one that a choice is taken to be, before it is made
 POOL = 4  # and its pool
@@ -64,7 +64,7 @@ class Meter:
         backbone: None where there is none yet.
         forward: seconds of one image's whole pass as features are read.
         training: the same in single precision, as networks are trained.
-        cube: of the least squares that heads are counted in.
+        cube: of the eigenvectors that least squares are counted in.
         counts: images of train, val and test by DATA strings, and classes.
     """
 
@@ -260,11 +260,12 @@ def _pace(backbone: Backbone) -> float:
 
 
 def _cube() -> float:
-    """Seconds of the least squares that heads are counted in."""
+    """Seconds of the eigenvectors that least squares are counted in."""
     import torch
 
     made = torch.randn(CUBE, CUBE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return _fastest(lambda: torch.linalg.eigh(made.T @ made))
+    made = made.T @ made
+    return _fastest(lambda: torch.linalg.eigh(made))
 
 
 def _fastest(work: Any) -> float:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from twofold import files
+from twofold import files, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
-from twofold.errors import BadSetting
+from twofold.errors import BadRun, BadSetting
 from twofold.workflows import _costs, _sizes
 from twofold.workflows._costs import Meter
 from twofold.workflows._planned import Part
@@ -39,6 +40,10 @@ class Asked(Protocol):
     def other(self) -> str | None: ...
     @property
     def model(self) -> str | None: ...
+    @property
+    def gan(self) -> Path | None: ...
+    @property
+    def contrastive(self) -> Path | None: ...
     @property
     def fine_grained(self) -> Path | None: ...
     @property
@@ -135,18 +140,33 @@ def _check_classes(small: bool, *found: Dataset | None) -> None:
 def _known(config: Asked, data: str, dataset: Dataset, model: Backbone | None) -> Known:
     """What does not hang on sizes."""
     side = config.size or dataset.image_size or PIXELS
-    known = {
+    known: dict[str, Any] = {
         "data": data, "imagenet": data.partition(":")[2], "images": config.images, "seed": config.seed,
         "size": config.size, "device": config.device, "augment": "none" if data == DIGITS else ("crop", "flip"),
         "precision": None if config.precision == "auto" else config.precision, "flip": data != DIGITS,
         "pixels": f"pixels:{min(side, PIXELS)}", "features": str(config.out / "features"),
         "other_features": str(config.out / "other-features"),
     }  # fmt: skip
+    known |= rivals(config)
     if model is not None:
         known["model"] = config.model
     if config.scale == "small" or config.fine_grained is not None:
         known["fine_grained"] = config.fine_grained
     return {(name, ""): value for name, value in known.items()}
+
+
+def rivals(config: Asked) -> dict[str, Path]:
+    """The runs of rivals that were given.
+
+    Raises:
+        BadRun: one is no finished run of that rival.
+    """
+    given = {name: getattr(config, name) for name in ("gan", "contrastive") if getattr(config, name) is not None}
+    for name, folder in given.items():
+        finished = (folder / "finished.json").exists()
+        if not finished or runs.read_config(folder)["verb"] != f"rival {name}":
+            raise BadRun(f"--{name} {folder} is no finished run of `twofold rival {name}`. Give one, or leave it out.")
+    return given
 
 
 def _of_sizes(
@@ -222,9 +242,13 @@ def _told(config: Asked) -> dict[str, Any]:
 
 def _asked(config: Asked, given: Given) -> dict[str, Any]:
     """What the sizes hang on, apart from the machine."""
-    names = ("minutes", "images", "size", "shots", "seeds", "epochs", "num", "other")
+    names = ("minutes", "images", "size", "shots", "seeds", "epochs", "num", "other", "gan", "contrastive")
     of_model = given.model.identity if given.model is not None else None
-    return {name: getattr(config, name) for name in names} | {"data": given.data.fingerprint, "model": of_model}
+    told = {name: getattr(config, name) for name in names}
+    return {name: str(v) if isinstance(v, Path) else v for name, v in told.items()} | {
+        "data": given.data.fingerprint,
+        "model": of_model,
+    }
 
 
 def _tell(config: Asked, sizes: Sizes, about: float) -> None:
@@ -244,6 +268,8 @@ def _networks(config: Asked, given: Given) -> tuple[Backbone, Backbone]:
         if placement is None or "float32" in str(placement.dtype):
             return given.model, given.model
         return given.model, backbones.load(config.model, device=config.device, precision="fp32")
+    import torch
+
     from twofold.steps import _architecture, _objectives, pretrain
     from twofold.steps._trainer import Recipe
 
@@ -251,8 +277,10 @@ def _networks(config: Asked, given: Given) -> tuple[Backbone, Backbone]:
     side = config.size or given.data.image_size
     assert side is not None
     objective = _objectives.make(recipe.objective, recipe.schedule, recipe.steps, recipe.learned_variance)
-    found = [
-        objective.backbone(_architecture.network(recipe.wanted(side, given.data)), backbones.place(config.device, how))
-        for how in (config.precision, "fp32")
-    ]
+    unet = _architecture.network(recipe.wanted(side, given.data))
+    found = []
+    for how in (config.precision, "fp32"):
+        placement = backbones.place(config.device, how)
+        placed = copy.deepcopy(unet).to(placement.device, placement.dtype, memory_format=torch.channels_last)
+        found.append(objective.backbone(placed, placement))
     return found[0], found[1]

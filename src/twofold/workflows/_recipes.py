@@ -126,7 +126,8 @@ def ordered(wanted: list[str], scale: str, given: set[str]) -> list[str]:
         if name in found or name in given:
             return
         if name not in there:
-            raise BadSetting(f"The run {asked_by} needs --{name.replace('_', '-')} at the scale {scale}. Give it.")
+            flag = "other" if name.startswith("other_") else name.replace("_", "-")
+            raise BadSetting(f"The run {asked_by} needs --{flag} at the scale {scale}. Give it.")
         for other, _ in sorted(mentioned(there[name])):
             add(other, name)
         found.append(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,11 @@ LADDER = (
     Sizes(rows=10_000, labels=2500, trials=3),
     Sizes(rows=10_000, labels=1250, trials=3, epochs=40, num=1000, alike=1000, rival=1 / 2),
     Sizes(5000, 1250, 3, seeds=2, epochs=30, updates=100, num=1000, steps=25, alike=1000, rival=1 / 4),
-    Sizes(5000, 1250, 3, seeds=2, epochs=20, updates=100, num=1000, steps=25, alike=1000, rival=1 / 8),
-    Sizes(5000, 1250, 3, seeds=1, epochs=20, updates=100, num=1000, steps=20, alike=1000, rival=1 / 8),
+    Sizes(5000, 1250, 3, seeds=1, epochs=30, updates=100, num=1000, steps=25, alike=1000, rival=1 / 8),
+    Sizes(5000, 1250, 3, seeds=1, epochs=20, updates=100, num=1000, steps=20, alike=1000, rival=1 / 16),
     Sizes(2500, 625, 3, seeds=1, epochs=20, updates=50, num=1000, steps=20, alike=500, rival=1 / 16),
     Sizes(1250, 625, 2, seeds=1, epochs=10, updates=50, num=500, steps=10, alike=500, rival=1 / 32),
 )
-KINDS = {f.name: float if f.name == "rival" else int for f in fields(Sizes)}
 
 
 @dataclass(frozen=True)

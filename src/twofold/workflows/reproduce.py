@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ class Config(Settings):
     )  # fmt: skip
     model: str | None = setting(
         None, none="pretrain one on DATA; at the scale paper it must be given", help=backbones.MODEL_HELP
+    )
+    gan: Path | None = setting(
+        None, none="train one, as long as --minutes allows", help="run of `twofold rival gan` to compare with"
+    )
+    contrastive: Path | None = setting(
+        None, none="train one, as long as --minutes allows", help="run of `twofold rival contrastive` to compare with"
     )
     fine_grained: Path | None = setting(
         None, none="no such data", help="folder that holds aircraft, cars, cub, dogs, flowers and nabirds (scale paper)"
@@ -91,7 +97,7 @@ def run(config: Config) -> Outcome:
     _planned.check(planned, given.known)
     if not config.plan:
         _pages.check_out(config.out / "report")
-    sized = _given.sized(config, given, _plan(config, _every(), given.known, quiet=True))
+    sized = _given.sized(config, given, _plan(replace(config, recipe="all"), _every(), given.known, quiet=True))
     costs = _costs.estimate(planned, sized.known, sized.meter)
     if config.plan:
         return _told_plan(recipes, planned, sized.known, costs)
@@ -120,19 +126,20 @@ def _plan(
     """All runs, each once; of many recipes those whose data is not given are left out."""
     given = {name for name, _ in known}
     wanted: list[str] = []
+    left: dict[str, list[str]] = {}
     of_claims = set().union(*(claim.needs for claim in _claims.CLAIMS.values()))
     for recipe in recipes:
         # For verdicts alone, what no verdict asks for is not made.
-        names = [name for name in recipe.runs(config.scale) if config.recipe != "claims" or name in of_claims]
-        for name in names:
+        for name in (n for n in recipe.runs(config.scale) if config.recipe != "claims" or n in of_claims):
             try:
                 wanted += _recipes.ordered([name], config.scale, given)
             except BadSetting as error:
-                if quiet:
-                    continue
                 if config.recipe not in MANY and name not in recipe.optional:
                     raise
-                log.warning("%s: %s is left out: %s", recipe.name, name, error)
+                left.setdefault(str(error).partition(" needs ")[2], []).append(name)
+    for needs, names in left.items():
+        if not quiet:
+            log.info("left out: %s; it needs %s", ", ".join(dict.fromkeys(names)), needs)
     return _planned.parts(list(dict.fromkeys(wanted)), config.scale, config.out)
 
 
@@ -165,7 +172,8 @@ def _concluded(
 ) -> Outcome:  # fmt: skip
     """Tables, figures, verdicts and the page."""
     done = {part.name: part for part in planned if part.name not in failed}
-    verdicts = _claims.verdicts({name: part.folder for name, part in done.items()}, failed)
+    folders = _given.rivals(config) | {name: part.folder for name, part in done.items()}
+    verdicts = _claims.verdicts(folders, failed)
     wanted = {number for recipe in recipes for number in recipe.claims}
     verdicts = [verdict for verdict in verdicts if config.recipe in MANY or verdict.number in wanted]
     page = _reproduced.write(config.out, recipes, config.scale, planned, known, failed, verdicts)
