@@ -23,7 +23,7 @@ from twofold.workflows._sizes import Sizes
 log = logging.getLogger("twofold")
 
 DIGITS = "digits"
-PIXELS = 16  # the largest side at which images themselves are compared
+PIXELS = 16  # the largest side at which images themselves are compared, in three channels
 REMEMBERED = "sizes.json"
 Known = dict[tuple[str, str], Any]
 
@@ -139,12 +139,11 @@ def _check_classes(small: bool, *found: Dataset | None) -> None:
 
 def _known(config: Asked, data: str, dataset: Dataset, model: Backbone | None) -> Known:
     """What does not hang on sizes."""
-    side = config.size or dataset.image_size or PIXELS
     known: dict[str, Any] = {
         "data": data, "imagenet": data.partition(":")[2], "images": config.images, "seed": config.seed,
         "size": config.size, "device": config.device, "augment": "none" if data == DIGITS else ("crop", "flip"),
         "precision": None if config.precision == "auto" else config.precision, "flip": data != DIGITS,
-        "pixels": f"pixels:{min(side, PIXELS)}", "features": str(config.out / "features"),
+        "features": str(config.out / "features"),
         "other_features": str(config.out / "other-features"),
     }  # fmt: skip
     known |= rivals(config)
@@ -177,7 +176,7 @@ def _of_sizes(
     known: dict[str, Any] = {
         "shots": shots, "num": sizes.num, "sampling_steps": sizes.steps, "seeds": sizes.seeds, "epochs": sizes.epochs,
         "trials": sizes.trials, "alike": sizes.alike, "updates": sizes.updates, "fewer_updates": sizes.updates // 2,
-        "rival_images": _rival_images(config, sizes.rival),
+        "rival_images": _rival_images(config, sizes.rival), "pixels": f"pixels:{_side(config, sizes, dataset)}",
     }  # fmt: skip
     found = []
     for prefix, name, source in (("", data, dataset), ("other_", config.other, other)):
@@ -192,6 +191,13 @@ def _of_sizes(
         known |= {prefix + key: value for key, value in told.items()}
         found += [mapped, labelled]
     return {(key, ""): value for key, value in known.items()}, found
+
+
+def _side(config: Asked, sizes: Sizes, dataset: Dataset) -> int:
+    """At which images themselves are compared: as many numbers as a covariance can be found of."""
+    there = min(sizes.num, len(dataset.build("train")))
+    own = config.size or dataset.image_size or PIXELS
+    return max(2, *(side for side in (4, 8, PIXELS) if side <= own and 3 * side**2 < there), 2)
 
 
 def _rival_images(config: Asked, share: float) -> int | None:

@@ -94,10 +94,10 @@ def run(config: Config) -> Outcome:
     )
     given = _given.check(config)
     planned = _plan(config, recipes, given.known)
-    _planned.check(planned, given.known)
     if not config.plan:
         _pages.check_out(config.out / "report")
     sized = _given.sized(config, given, _plan(replace(config, recipe="all"), _every(), given.known, quiet=True))
+    _planned.check(planned, sized.known)
     costs = _costs.estimate(planned, sized.known, sized.meter)
     if config.plan:
         return _told_plan(recipes, planned, sized.known, costs)
