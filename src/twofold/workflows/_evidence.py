@@ -57,6 +57,11 @@ class Curve:
         errors = self._errors
         return self.y[better] - self.y[worse] > CLEAR * float(np.hypot(errors[better], errors[worse]))
 
+    def at_most(self, better: int, worse: int) -> float:
+        """The most that one point may lie above another within chance."""
+        errors = self._errors
+        return self.y[better] - self.y[worse] + CLEAR * float(np.hypot(errors[better], errors[worse]))
+
     def of(self, position: int) -> str:
         """One point in words."""
         return f"{100 * self.y[position]:.1f} % at {self.over} {self.x[position]:.3g}"
@@ -204,7 +209,10 @@ def mirrors(run: Path) -> tuple[str, str]:
     found = {(s.name, bool(s.about["control"])): s for s in results.read(run)}
     gain = found.get(("cka_mirror_gain", False))
     if gain is None or gain.low is None or gain.high is None:
-        raise BadRun(f"{run} has no mirrored blocks: it compares two networks, few blocks, or was made before.")
+        what = "mirrored blocks: it compares two networks, or few blocks" if gain is None else (
+            "interval: it has too few images"
+        )  # fmt: skip
+        raise BadRun(f"{run.name} has no {what}.")
     one, other = (found[name, False].value for name in ("cka_mirrored", "cka_unmirrored"))
     told = f"CKA {one:.2f} of mirror pairs, {other:.2f} of other pairs of the halves: {_gain(gain)} more"
     control = found.get(("cka_mirror_gain", True))

@@ -92,12 +92,14 @@ class Sized:
         meter: the network and this machine's speed.
         parts: of the data sets, whose lists are to be written.
         remembered: where, for whom and which sizes are kept; None where there is nothing to keep.
+        words: what was cut to fit, empty where nothing was.
     """
 
     known: Known
     meter: Meter
     parts: tuple[_sizes.Part, ...] = ()
     remembered: tuple[Path, dict[str, Any], Sizes] | None = None
+    words: str = ""
 
     def keep(self) -> None:
         """Leave lists and sizes, so that the same command goes on with the same runs."""
@@ -236,9 +238,12 @@ def sized(config: Asked, given: Given, everything: Sequence[Part]) -> Sized:
     found = _sizes.remembered(path, asked)
     if found is None:
         found, about = _sizes.fitting(seconds, config.minutes, _told(config))
-        _tell(config, found, about)
+        if about > 60 * config.minutes:
+            log.warning("the smallest runs are taken, and may need %s", _costs.duration(about))
+    if cut := _cut(config, found):
+        log.info("%s", cut)
     known, parts = with_sizes(found)
-    return Sized(known, meter, tuple(parts), (path, asked, found))
+    return Sized(known, meter, tuple(parts), (path, asked, found), cut)
 
 
 def _told(config: Asked) -> dict[str, Any]:
@@ -257,14 +262,11 @@ def _asked(config: Asked, given: Given) -> dict[str, Any]:
     }
 
 
-def _tell(config: Asked, sizes: Sizes, about: float) -> None:
-    """Say what was cut."""
-    whole = replace(Sizes(), **_told(config))
-    cut = [f"{name} {value:g}" for name, value in vars(sizes).items() if value != getattr(whole, name)]
-    if cut:
-        log.info("for %g minutes (--minutes) cut to: %s", config.minutes, ", ".join(cut))
-    if about > 60 * config.minutes:
-        log.warning("the smallest runs are taken, and may need %s", _costs.duration(about))
+def _cut(config: Asked, sizes: Sizes) -> str:
+    """What was cut, in words; empty where nothing was."""
+    whole = vars(replace(Sizes(), **_told(config)))
+    told = [f"{_sizes.WORDS[name]} {value:g}" for name, value in vars(sizes).items() if value != whole[name]]
+    return f"Cut to fit {config.minutes:g} minutes: {', '.join(told)}." if told else ""
 
 
 def _networks(config: Asked, given: Given) -> tuple[Backbone, Backbone]:

@@ -12,11 +12,12 @@ from types import ModuleType
 from typing import Any
 
 from twofold import files, registry, runs, settings
-from twofold.errors import UserError
+from twofold.errors import TwofoldError
 from twofold.workflows import _recipes
 
 log = logging.getLogger("twofold")
 
+NOT_YET = "not made yet"
 CHOSEN = {"block": int, "t": float | None, "pool": int}
 
 
@@ -78,28 +79,44 @@ def check(planned: Sequence[Part], known: Mapping[tuple[str, str], Any]) -> None
             runs.check_free(part.folder, part.verb, config)
 
 
-def make(planned: Sequence[Part], known: dict[tuple[str, str], Any]) -> dict[str, str]:
+def make(
+    planned: Sequence[Part], known: dict[tuple[str, str], Any], tell: Callable[[Mapping[str, str]], None]
+) -> dict[str, str]:
     """Make all runs that are not done; give the names of those that failed, and why in a line.
 
-    A run that needs one that failed is not begun. The same command makes again what failed.
+    A run that needs one that failed is not begun. The same command makes again what failed. Before every run `tell`
+    gets what is not there, and why.
     """
     failed: dict[str, str] = {}
     for number, part in enumerate(planned, 1):
+        tell(failed | dict.fromkeys((later.name for later in planned[number - 1 :]), NOT_YET))
         lacking = [name for name in part.needs if name in failed]
         if lacking:
             failed[part.name] = f"not begun, since {lacking[0]} failed"
             continue
         log.info("— %s/%s %s (%s)", number, len(planned), part.name, part.verb)
-        begun = time.monotonic()
-        try:
-            outcome = part.module.run(part.config(known))
-            told = outcome.text if "\n" not in outcome.text else f"{part.folder}: done"
-            log.info("%s (%.0f s)", told, time.monotonic() - begun)
-            known |= results_of(part)
-        except UserError as error:
-            failed[part.name] = " ".join(str(error).split())
-            log.warning("%s failed and is left out: %s", part.name, failed[part.name])
+        if problem := _attempted(part, known):
+            failed[part.name] = problem
+            log.warning("%s failed and is left out: %s", part.name, problem)
     return failed
+
+
+def _attempted(part: Part, known: dict[tuple[str, str], Any]) -> str:
+    """Make one; what becomes of it is known to the others, or a failure is told in a line, whoever's fault it is."""
+    begun = time.monotonic()
+    try:
+        outcome = part.module.run(part.config(known))
+        told = outcome.text if "\n" not in outcome.text else f"{part.folder}: done"
+        log.info("%s (%.0f s)", told, time.monotonic() - begun)
+        known |= results_of(part)
+        # A table some cells of which failed is there, and yet is to be tried again.
+        return " ".join(outcome.problem.split())
+    except Exception as error:
+        told = " ".join(str(error).split())
+        if isinstance(error, TwofoldError):
+            return told
+        log.info("where it failed:", exc_info=True)
+        return f"{type(error).__name__}: {told}"
 
 
 def results_of(part: Part) -> dict[tuple[str, str], Any]:

@@ -18,6 +18,7 @@ from twofold.workflows._planned import Part
 from twofold.workflows._recipes import Recipe
 
 BETA_FIRST, BETA_LAST, STEPS = 1e-4, 0.02, 1000  # of ADM's linear schedule (PAPER facts in docs/claims.md)
+MANY = 12  # rows of a table that is not folded away
 PICTURES = ("cka*.svg", "bars.svg", "map.png")
 AXES = {
     "sigma": "noise-to-signal ratio σ",
@@ -28,18 +29,38 @@ AXES = {
 
 def write(
     out: Path, recipes: Sequence[Recipe], scale: str, planned: Sequence[Part], known: Mapping[tuple[str, str], Any],
-    failed: Mapping[str, str], verdicts: Sequence[Verdict],
+    failed: Mapping[str, str], verdicts: Sequence[Verdict], note: str, *, draw: bool,
 ) -> Path:  # fmt: skip
-    """Write figures, `reproduced.json` and the page; give its path."""
+    """Write figures, `reproduced.json` and the page; give its path.
+
+    Args:
+        out: folder of all.
+        recipes, scale: what is shown.
+        planned, known: their runs, and what stands in braces.
+        failed: runs that are not there, and why.
+        verdicts: on claims.
+        note: what was cut.
+        draw: whether curves are drawn; where runs are still being made they wait.
+    """
     out.mkdir(parents=True, exist_ok=True)
     parts = {part.name: part for part in planned}
-    shown = [_section(out, recipe, scale, parts, known, failed) for recipe in recipes if _made(recipe, scale, parts)]
+    shown = [
+        _section(out, recipe, scale, parts, known, failed, draw) for recipe in recipes if _made(recipe, scale, parts)
+    ]
     files.write_json(
         out / "reproduced.json",
-        {"recipes": shown, "claims": [v.record() for v in verdicts], "failed": dict(failed)},
+        {"recipes": shown, "claims": [v.record() for v in verdicts], "failed": dict(failed), "note": note},
     )
     page = out / "index.html"
-    content = {"sections": shown, "verdicts": verdicts, "failed": failed, "scale": scale}
+    told = (
+        (out / "report" / "index.html").read_text(encoding="utf-8") if (out / "report" / "index.html").is_file() else ""
+    )
+    anchors = {name: f"run-{files.slug(name)}" for name in parts}
+    links = {name: f"report/index.html#{at}" for name, at in anchors.items() if f'id="{at}"' in told}
+    content = {
+        "sections": shown, "verdicts": verdicts, "failed": failed, "scale": scale, "note": note, "links": links,
+        "report": bool(told), "many": MANY,
+    }  # fmt: skip
     files.write_text(page, _pages.render("reproduced.html.j2", content))
     return page
 
@@ -50,12 +71,12 @@ def _made(recipe: Recipe, scale: str, parts: Mapping[str, Part]) -> bool:
 
 def _section(
     out: Path, recipe: Recipe, scale: str, parts: Mapping[str, Part], known: Mapping[tuple[str, str], Any],
-    failed: Mapping[str, str],
+    failed: Mapping[str, str], draw: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """One recipe as plain values."""
     names = [name for name in recipe.runs(scale) if name in parts]
     done = [parts[name] for name in names if name not in failed]
-    figures = [name for name in (_figure(out, recipe, done),) if name] or _pictures(out, done)
+    figures = [name for name in (_figure(out, recipe, done) if draw else "",) if name] or _pictures(out, done)
     return {
         "name": recipe.name, "title": recipe.title, "question": recipe.question, "source": recipe.source,
         "expected": recipe.expected, "commands": [_planned.command(parts[name], known) for name in names],

@@ -46,6 +46,11 @@ class Sizes:
     rival: float = 1.0
 
 
+WORDS = {
+    "rows": "labelled images of a map", "labels": "labelled images of heads", "trials": "draws a cell",
+    "seeds": "seeds", "epochs": "epochs", "updates": "updates of heads of maps", "num": "generated images",
+    "steps": "their steps", "alike": "images of CKA", "rival": "share of the model's images that rivals see",
+}  # fmt: skip
 # From everything down; the first that fits is taken.
 LADDER = (
     Sizes(),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from twofold import results
 from twofold.backbones import base as backbones
-from twofold.errors import BadSetting
+from twofold.errors import BadSetting, TwofoldError
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
 from twofold.steps import _pages, report
 from twofold.workflows import _claims, _costs, _given, _planned, _recipes, _reproduced
+from twofold.workflows._given import Sized
 from twofold.workflows._planned import Part
 from twofold.workflows._recipes import Recipe
 
@@ -104,9 +106,12 @@ def run(config: Config) -> Outcome:
     log.info("%s", _expected(planned, costs))
     sized.keep()
     started = time.monotonic()
-    failed = _planned.make(planned, sized.known)
-    seconds = time.monotonic() - started
-    return _concluded(config, recipes, planned, sized.known, failed, seconds)
+
+    def told(lacking: Mapping[str, str]) -> None:
+        _reproduced.write(config.out, recipes, config.scale, planned, sized.known, lacking, [], sized.words, draw=False)
+
+    failed = _planned.make(planned, sized.known, told)
+    return _concluded(config, recipes, planned, sized, failed, time.monotonic() - started)
 
 
 def _every() -> list[Recipe]:
@@ -167,19 +172,18 @@ def _told_plan(
 
 
 def _concluded(
-    config: Config, recipes: list[Recipe], planned: list[Part], known: dict[tuple[str, str], Any],
-    failed: dict[str, str], seconds: float,
-) -> Outcome:  # fmt: skip
+    config: Config, recipes: list[Recipe], planned: list[Part], sized: Sized, failed: dict[str, str], seconds: float
+) -> Outcome:
     """Tables, figures, verdicts and the page."""
     done = {part.name: part for part in planned if part.name not in failed}
     folders = _given.rivals(config) | {name: part.folder for name, part in done.items()}
     verdicts = _claims.verdicts(folders, failed)
     wanted = {number for recipe in recipes for number in recipe.claims}
     verdicts = [verdict for verdict in verdicts if config.recipe in MANY or verdict.number in wanted]
-    page = _reproduced.write(config.out, recipes, config.scale, planned, known, failed, verdicts)
-    made = [part.folder for part in done.values() if part.verb in ("pretrain", "select", "probe", "sample")]
-    if made:
-        report.run(report.Config(tuple(made), config.out / "report"))
+    _reported(config.out / "report", [part.folder for part in done.values()])
+    page = _reproduced.write(
+        config.out, recipes, config.scale, planned, sized.known, failed, verdicts, sized.words, draw=True
+    )
     facts = {
         "page": str(page), "seconds": round(seconds, 1), "failed": failed, "claims": [v.record() for v in verdicts],
     }  # fmt: skip
@@ -191,3 +195,12 @@ def _concluded(
             f"{len(failed)} of {len(planned)} runs failed; {first}: {why} Run the same command again to retry them."
         )
     return Outcome(facts, told, problem)
+
+
+def _reported(out: Path, made: list[Path]) -> None:
+    """The usual page about the runs; where it cannot be, the page of tables and claims stands without it."""
+    try:
+        if made:
+            report.run(report.Config(tuple(made), out))
+    except TwofoldError as error:
+        log.warning("no page about the runs: %s", error)
