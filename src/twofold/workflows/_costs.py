@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from twofold.backbones.base import Backbone, DiffusionBackbone
@@ -74,6 +75,11 @@ class Meter:
     cube: float | None
     counts: dict[str, tuple[Count, int]]
 
+    @cached_property
+    def operations(self) -> int:
+        """Of one image's whole pass."""
+        return self.backbone.cost(self.backbone.blocks[-1].number).operations if self.backbone is not None else 0
+
     def of(self, data: str) -> tuple[Count, int]:
         """The images of a data set's splits, and its classes."""
         if data not in self.counts:
@@ -110,9 +116,8 @@ def total(costs: Mapping[str, Cost]) -> float | None:
 
 def _cost(part: Part, known: Known, meter: Meter) -> Cost:
     values = {name: _known(value, known) for name, value in part.values.items()}
-    passes, share, backbone = _passes(part, values, known, meter), _share(part, known, meter), meter.backbone
-    whole = backbone.cost(backbone.blocks[-1].number).operations if backbone is not None else 0
-    work = _heads(part, values, known, meter) if backbone is not None else Work()
+    passes, share, whole = _passes(part, values, known, meter), _share(part, known, meter), meter.operations
+    work = _heads(part, values, known, meter) if meter.backbone is not None else Work()
     if meter.forward is None or meter.training is None or meter.cube is None:
         return Cost(passes, passes * share * whole, work.operations, None, None)
     learns = part.verb in ("pretrain", "finetune") or part.verb.startswith("rival")
