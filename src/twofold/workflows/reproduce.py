@@ -23,6 +23,7 @@ from twofold.workflows._recipes import Recipe
 log = logging.getLogger("twofold")
 
 MANY = ("all", "claims")
+RIVALS = "rivals"  # the recipe that is ours
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Config(Settings):
     )
     out: Path = setting(Path("reproduced"), help="folder that gets one run a step, and the page", identity=False)
     minutes: float = setting(
-        60, help="about how long all recipes of the scale small may take beside pre-training; images, epochs, seeds "
+        60, help="about how long the papers' recipes may take at the scale small, beside pre-training; images, epochs, seeds "
         "and the rivals' budget are cut to fit where they are not given", least=1, most=10**6,
     )  # fmt: skip
     images: int = setting(100_000, help="length of pre-training, in images seen", least=1, most=10**12)
@@ -115,7 +116,8 @@ def run(config: Config) -> Outcome:
 
 
 def _every() -> list[Recipe]:
-    return [_recipes.load(name) for name in _recipes.names()]
+    """The papers' recipes, which --minutes is about."""
+    return [_recipes.load(name) for name in _recipes.names() if name != RIVALS]
 
 
 def _expected(planned: list[Part], costs: dict[str, _costs.Cost]) -> str:
