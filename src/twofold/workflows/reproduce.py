@@ -60,8 +60,8 @@ class Config(Settings):
     )
     out: Path = setting(Path("reproduced"), help="folder that gets one run a step, and the page", identity=False)
     minutes: float = setting(
-        60, help="about how long the papers' recipes may take at the scale small, beside pre-training; images, epochs, seeds "
-        "and the rivals' budget are cut to fit where they are not given", least=1, most=10**6,
+        60, help="about how long the papers' recipes may take at the scale small, beside pre-training; images, "
+        "epochs, seeds and the rivals' budget are cut to fit where they are not given", least=1, most=10**6,
     )  # fmt: skip
     images: int = setting(100_000, help="length of pre-training, in images seen", least=1, most=10**12)
     size: int | None = setting(
