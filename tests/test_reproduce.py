@@ -43,7 +43,7 @@ GIVEN = {
     "size": 8, "sampling_steps": 5, "alike": 50,
     "mapped": "digits", "labelled": "digits", "map_shots": 2, "trials": 2, "updates": 4, "fewer_updates": 2,
     "other": "digits", "other_mapped": "digits", "other_labelled": "digits", "other_map_shots": 2, "flip": False,
-    "rival_images": 50, "features": "f", "other_features": "g",
+    "rival_images": 50, "controls": ["none"], "features": "f", "other_features": "g",
 }  # fmt: skip
 KNOWN = {(name, ""): value for name, value in GIVEN.items()}
 

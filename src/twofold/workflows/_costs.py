@@ -18,6 +18,7 @@ from twofold.workflows._planned import Part
 BACKWARD = 3
 # Work beside that of denoising one image (docs/rivals.md, measured on digits).
 RIVALS = {"rival gan": 2.2, "rival contrastive": 0.65, "rival masked": 1.0}
+CONTROLS = ("pixels", "untrained")
 ROWS = 10_000  # of compare
 LADDER = 7  # noise steps where a run does not say which
 ROUNDS = 4  # of the measurement
@@ -157,7 +158,7 @@ def _of_data(part: Part, values: Mapping[str, Any], count: Count, classes: int) 
         judged = {"difffeed": 2}.get(str(values["mode"]), 1) * held
         runs = len(values.get("rates") or [0]) * int(values.get("seeds", 1))
         return int(steps * (seen * each + judged) * int(values.get("epochs", 28)) * runs)
-    controls = 2 if "untrained" in values.get("controls", ["untrained"]) else 1
+    controls = 2 if "untrained" in values.get("controls", CONTROLS) else 1
     read = (train + val + test) * controls * int(values.get("seeds", 1))
     return (train + val) * chosen_from + read if part.verb == "transfer" else read * steps
 
@@ -234,11 +235,14 @@ def _probing(
         for number in numbers
         for block in [backbone.block(number)]
     }
-    rows = 2 if "untrained" in values.get("controls", ["untrained"]) else 1
+    controls = values.get("controls", CONTROLS)
     found = Work()
-    for head in values["head"] if isinstance(values["head"], list) else [values["head"]]:
-        found += _head_costs.of(str(head), shapes, POOL, classes, count)
-    return found * (rows * int(values.get("seeds", 1)))
+    for head in map(str, values["head"] if isinstance(values["head"], list) else [values["head"]]):
+        found += _head_costs.of(head, shapes, POOL, classes, count) * (2 if "untrained" in controls else 1)
+        if "pixels" in controls:
+            side = backbone.image_size
+            found += _head_costs.of(head, {"pixels": (3, side, side)}, side, classes, count)
+    return found * int(values.get("seeds", 1))
 
 
 def _anywhere(part: Part) -> Part:

@@ -24,6 +24,7 @@ log = logging.getLogger("twofold")
 
 DIGITS = "digits"
 PIXELS = 16  # the largest side at which images themselves are compared, in three channels
+LARGE = 64  # the largest side of images that heads of rows are shown as they are
 REMEMBERED = "sizes.json"
 Known = dict[tuple[str, str], Any]
 
@@ -141,7 +142,9 @@ def _check_classes(small: bool, *found: Dataset | None) -> None:
 
 def _known(config: Asked, data: str, dataset: Dataset, model: Backbone | None) -> Known:
     """What does not hang on sizes."""
+    shown = (dataset.image_size or LARGE + 1) <= LARGE
     known: dict[str, Any] = {
+        "controls": ["pixels", "untrained"] if shown else ["untrained"],
         "data": data, "imagenet": data.partition(":")[2], "images": config.images, "seed": config.seed,
         "size": config.size, "device": config.device, "augment": "none" if data == DIGITS else ("crop", "flip"),
         "precision": None if config.precision == "auto" else config.precision, "flip": data != DIGITS,
@@ -289,6 +292,9 @@ def _networks(config: Asked, given: Given) -> tuple[Backbone, Backbone]:
     found = []
     for how in (config.precision, "fp32"):
         placement = backbones.place(config.device, how)
-        placed = copy.deepcopy(unet).to(placement.device, placement.dtype, memory_format=torch.channels_last)
+        placed = copy.deepcopy(unet)
+        # diffusers' own `to` warns of other precisions.
+        torch.nn.Module.to(placed, placement.device, placement.dtype)
+        torch.nn.Module.to(placed, memory_format=torch.channels_last)
         found.append(objective.backbone(placed, placement))
     return found[0], found[1]
