@@ -269,7 +269,7 @@ def _cut(config: Asked, sizes: Sizes) -> str:
     """What was cut, in words; empty where nothing was."""
     whole = vars(replace(Sizes(), **_told(config)))
     told = [f"{_sizes.WORDS[name]} {value:g}" for name, value in vars(sizes).items() if value != whole[name]]
-    return f"Cut to fit {config.minutes:g} minutes: {', '.join(told)}." if told else ""
+    return f"Cut to fit --minutes {config.minutes:g}: {', '.join(told)}." if told else ""
 
 
 def _networks(config: Asked, given: Given) -> tuple[Backbone, Backbone]:
