@@ -318,12 +318,12 @@ def test_sizes_fit_the_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     network = _objectives.make("epsilon", "linear", 1000, False).backbone(unet, placement)
     meter = _costs.Meter(network, 0.0062, 0.0085, 0.06, {})
     monkeypatch.setattr(_costs, "meter", lambda *_, **__: meter)
-    monkeypatch.setattr(_given, "_networks", lambda *_: (network, network))
+    monkeypatch.setattr(_fitted, "_networks", lambda *_: (network, network))
     monkeypatch.setattr(datasets, "load", lambda *_, **__: Many())
     config = reproduce.Config("all", data="many", out=tmp_path / "out", images=200_000)
     given = _given.check(config)
     planned = reproduce._plan(config, reproduce._every(), given.known)
-    sized = _given.sized(config, given, planned)
+    sized = _fitted.sized(config, given, planned)
     assert all((meter.counts[part.name][0] == part.count) for part in sized.parts)
     later = [part for part in planned if part.verb != "pretrain"]
     costs = _costs.estimate(later, sized.known, meter)
@@ -337,9 +337,9 @@ def test_sizes_fit_the_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert np.bincount(np.array(names, int) % 10).tolist() == [round(asked / 10)] * 10
     # The same command gets the same sizes, however fast the machine seems to be this time; other minutes other ones.
     monkeypatch.setattr(_costs, "meter", lambda *_, **__: replace(meter, forward=1e-9, training=1e-9, counts={}))
-    assert _given.sized(config, given, planned).known == sized.known
-    assert _given.sized(replace(config, minutes=61), given, planned).known["labelled", ""] == "many"
-    assert _given.sized(replace(config, seeds=7), given, planned).known["seeds", ""] == 7
+    assert _fitted.sized(config, given, planned).known == sized.known
+    assert _fitted.sized(replace(config, minutes=61), given, planned).known["labelled", ""] == "many"
+    assert _fitted.sized(replace(config, seeds=7), given, planned).known["seeds", ""] == 7
 
 
 def test_smaller_sizes_cost_less() -> None:

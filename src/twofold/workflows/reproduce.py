@@ -15,8 +15,8 @@ from twofold.errors import BadSetting, TwofoldError
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
 from twofold.steps import _pages, report
-from twofold.workflows import _claims, _costs, _given, _planned, _recipes, _reproduced
-from twofold.workflows._given import Sized
+from twofold.workflows import _claims, _costs, _fitted, _given, _planned, _recipes, _reproduced
+from twofold.workflows._fitted import Sized
 from twofold.workflows._planned import Part
 from twofold.workflows._recipes import Recipe
 
@@ -99,7 +99,7 @@ def run(config: Config) -> Outcome:
     planned = _plan(config, recipes, given.known)
     if not config.plan:
         _pages.check_out(config.out / "report")
-    sized = _given.sized(config, given, _plan(replace(config, recipe="all"), _every(), given.known, quiet=True))
+    sized = _fitted.sized(config, given, _plan(replace(config, recipe="all"), _every(), given.known, quiet=True))
     _planned.check(planned, sized.known)
     costs = _costs.estimate(planned, sized.known, sized.meter)
     if config.plan:
