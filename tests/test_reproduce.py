@@ -27,6 +27,7 @@ from twofold.workflows import (
     _claims,
     _costs,
     _evidence,
+    _fitted,
     _given,
     _head_costs,
     _planned,
