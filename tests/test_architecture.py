@@ -29,14 +29,6 @@ def test_every_size_has_a_network_that_fits(name: str, side: int) -> None:
     _architecture.check(Wanted(side, 3, name, outputs=2, classes=10))
 
 
-def test_presets_have_the_published_number_of_weights() -> None:
-    # Dhariwal and Nichol 2021, table 4: 296 M with classes for 64 pixels, 422 M for 128, 554 M for 256.
-    for side, millions in ((64, 296), (128, 422), (256, 554)):
-        with torch.device("meta"):
-            unet = _architecture.network(Wanted(side, 3, "adm", outputs=2, classes=1000))
-        assert sum(p.numel() for p in unet.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
-
-
 def test_an_adm_like_network_trains_and_can_be_read(tmp_path: Path, command: Command) -> None:
     code, _, err = command(*TRAIN, "--out", tmp_path / "out", "--unet", "adm", "--widths", "8,16", "--layers", 1)
     assert code == 0, err
@@ -107,6 +99,6 @@ def test_networks_that_do_not_exist_are_one_line(
 def test_adm_has_the_published_size(side: int, classes: int, parameters: float) -> None:
     """296, 422 and 554 million with classes (Dhariwal and Nichol 2021, table 4); without, that of the checkpoint."""
     with torch.device("meta"):
-        network = _architecture.network(_architecture.Wanted(side, 3, "adm", outputs=2, classes=classes))
+        network = _architecture.network(Wanted(side, 3, "adm", outputs=2, classes=classes))
     counted = sum(p.numel() for p in network.parameters())
     assert counted == parameters if classes == 0 else counted == pytest.approx(parameters, abs=0.05e6)

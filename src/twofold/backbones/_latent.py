@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from twofold.backbones._codecs import Latents
 from twofold.backbones._processes import PREDICTIONS, Ladder
 from twofold.backbones.base import Placement
 from twofold.errors import BadModel
+from twofold.records import ModelName
 
 
 def codec(folder: Path, side: int, placement: Placement) -> Latents:
@@ -34,6 +35,13 @@ def schedule(folder: Path) -> tuple[Ladder, Callable[[Tensor, Tensor, Tensor, Te
         raise BadModel(f"{folder} predicts {kind!r}; {', '.join(PREDICTIONS)} can be read. Give another model.")
     betas = torch.as_tensor(scheduler.betas, dtype=torch.float64)
     return Ladder(betas), PREDICTIONS[kind], dict(scheduler.config)
+
+
+def identity(folder: Path, network: str, texts: Sequence[str], name: ModelName, placement: Placement) -> str:
+    """Hash of a network with its scheduler, and of the text encoders and tokenizers that tell it something."""
+    if placement.weightless:
+        return ""
+    return _folders.identity(folder, (network, "scheduler"), name.untrained) + _folders.identity(folder, texts)
 
 
 @torch.no_grad()

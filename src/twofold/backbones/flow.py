@@ -48,9 +48,7 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
         compiled=[block.ff for block in network.transformer_blocks],
     )
     texts = tuple(f"{part}{k}" for part in ("text_encoder", "tokenizer") for k in ("", "_2", "_3"))
-    identity = "" if placement.weightless else (
-        _folders.identity(folder, ("transformer", "scheduler"), name.untrained) + _folders.identity(folder, texts)
-    )  # fmt: skip
+    identity = _latent.identity(folder, "transformer", texts, name, placement)
     return DiffusionNetwork(parts, placement, name=str(name), identity=identity)
 
 

@@ -65,9 +65,7 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
         compiled=[block.ff for block in doubles],
     )
     texts = tuple(f"{part}{k}" for part in ("text_encoder", "tokenizer") for k in ("", "_2"))
-    identity = "" if placement.weightless else (
-        _folders.identity(folder, ("transformer", "scheduler"), name.untrained) + _folders.identity(folder, texts)
-    )  # fmt: skip
+    identity = _latent.identity(folder, "transformer", texts, name, placement)
     return DiffusionNetwork(parts, placement, name=str(name), identity=identity)
 
 

@@ -53,9 +53,7 @@ def build(name: ModelName, placement: Placement) -> DiffusionNetwork:
         compiled=_unet.inner(unet),
     )
     texts = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
-    identity = "" if placement.weightless else (
-        _folders.identity(folder, ("unet", "scheduler"), name.untrained) + _folders.identity(folder, texts)
-    )  # fmt: skip
+    identity = _latent.identity(folder, "unet", texts, name, placement)
     return DiffusionNetwork(parts, placement, name=str(name), identity=identity)
 
 

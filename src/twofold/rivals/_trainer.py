@@ -63,7 +63,8 @@ class Trainer:
     def update(self) -> None:
         """One move of each player on the next images."""
         numbers = range(self.seen, min(self.seen + self._config.batch, self._length))
-        self._supply.expect(self._rows(range(numbers.stop, min(numbers.stop + self._config.batch, self._length))))
+        coming = range(numbers.stop, min(numbers.stop + self._config.batch, self._length))
+        self._supply.expect(lambda: self._rows(coming))
         self.lr = self._config.lr * _schedule.rate(self.seen, self._config.warmup, self._length)
         total = 0.0
         for name, player in self._players.items():

@@ -89,6 +89,13 @@ class Extra:
     leave: Callable[[Path], None] | None = None
 
 
+def images_seen(model: str) -> int | None:
+    """How many images the training that a MODEL names has seen; None where it is none, or does not say."""
+    path = Path(model.partition("?")[0].removeprefix("run:")) / "finished.json"
+    found = files.read_json(path, {}, {"images": int}) if path.is_file() else {}
+    return int(found["images"]) if "images" in found else None
+
+
 def train(config: Pace, trainer: Trainee, run_: Run, extra: Extra | None = None) -> dict[str, Any]:
     """Train to the end, from the last checkpoint if there is one, and save the network as a pipeline.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -51,9 +52,13 @@ class Supply:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def expect(self, positions: Positions) -> None:
-        """Begin to read images that will be asked for next; none are expected after the last."""
-        if self._kept is None and len(positions):
+    def expect(self, coming: Callable[[], Positions]) -> None:
+        """Begin to read images that will be asked for next; of what is in memory nobody needs to know which they are.
+
+        Args:
+            coming: gives their positions; none after the last.
+        """
+        if self._kept is None and len(positions := coming()):
             self._line.append((positions, self._worker.submit(self._read, positions)))
 
     def take(self, positions: Positions) -> Tensor:

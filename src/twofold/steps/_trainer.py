@@ -123,7 +123,8 @@ class Trainer:
         """One optimizer step on the next images; their loss is kept without waiting for it."""
         share, count = self._share(self.seen), min(self.recipe.batch, self.recipe.images - self.seen)
         self._set_rate()
-        self._supply.expect(_schedule.order(self.recipe.seed, self._share(self.seen + count), len(self._supply)))
+        coming = self._share(self.seen + count)
+        self._supply.expect(lambda: _schedule.order(self.recipe.seed, coming, len(self._supply)))
         # All processes must take part, so one without a share takes an image that does not count.
         parts = [part for part in _cut(share, self.recipe.accumulate) if part] or [share]
         losses = [self._backward(part, count, last=part is parts[-1]) for part in parts]

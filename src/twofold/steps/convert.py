@@ -30,8 +30,7 @@ def run(config: Config) -> Outcome:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadRun(f"{out} is there and holds something else. Give a new folder.")
     backbone = backbones.load(config.model, device="cpu", precision=config.precision)
-    pipeline = backbone.pipeline() if isinstance(backbone, DiffusionBackbone) else None
-    if pipeline is None or not isinstance(backbone, DiffusionBackbone):
+    if not isinstance(backbone, DiffusionBackbone) or (pipeline := backbone.pipeline()) is None:
         raise BadModel(f"{config.model} has no other form: convert turns adm:FILE.pt and runs into diffusers folders.")
     with files.scratch(out.with_name(f".{out.name}.unfinished")) as scratch:
         pipeline.save_pretrained(scratch)

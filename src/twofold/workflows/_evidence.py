@@ -12,7 +12,7 @@ from twofold import files, results
 from twofold.analyses import base as analyses
 from twofold.errors import BadRun
 from twofold.records import Score
-from twofold.steps import _judging, _trials
+from twofold.steps import _course, _judging, _trials
 
 FAR = 2.5  # standard errors that a point may lie off the nearest single hill
 CLEAR = 2.0  # standard errors of a difference that are beyond chance
@@ -194,8 +194,7 @@ def setting(selected: Path) -> str:
 def budget(rival: Path) -> tuple[float | None, str]:
     """A rival's images as a share of those that the model saw which it is held against, and both in words."""
     told = files.read_json(rival / "finished.json", {"images": int, "like": str})
-    model = Path(str(told["like"]).partition("?")[0].removeprefix("run:")) / "finished.json"
-    seen = files.read_json(model, {}, {"images": int}).get("images") if model.is_file() else None
+    seen = _course.images_seen(str(told["like"]))
     if seen is None:
         return None, f"the rival saw {told['images']:,} images, the model an unknown number"
     return told["images"] / seen, f"the rival saw {told['images']:,} images, the model {seen:,}"

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from twofold import files, runs
+from twofold import runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
+from twofold.steps import _course
 from twofold.workflows import _sizes
 from twofold.workflows._sizes import Sizes
 
@@ -168,19 +169,12 @@ def _side(config: Asked, sizes: Sizes, dataset: Dataset) -> int:
     """At which images themselves are compared: as many numbers as a covariance can be found of."""
     there = min(sizes.num, len(dataset.build("train")))
     own = config.size or dataset.image_size or PIXELS
-    return max(2, *(side for side in (4, 8, PIXELS) if side <= own and 3 * side**2 < there), 2)
+    return max((side for side in (4, 8, PIXELS) if side <= own and 3 * side**2 < there), default=2)
 
 
 def _rival_images(config: Asked, share: float) -> int | None:
     """As many as the model saw, or a part; None leaves it to the rival, which asks the model's run."""
-    seen = config.images if config.model is None else images_seen(config.model)
+    seen = config.images if config.model is None else _course.images_seen(config.model)
     if seen is None:
         seen = config.images
     return max(1, round(share * seen))
-
-
-def images_seen(model: str) -> int | None:
-    """How many images a run of `pretrain` has seen; None where it is none."""
-    path = Path(model.partition("?")[0].removeprefix("run:")) / "finished.json"
-    found = files.read_json(path, {}, {"images": int}) if path.is_file() else {}
-    return int(found["images"]) if "images" in found else None
