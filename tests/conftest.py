@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 import browsing
 from twofold import cli
+from twofold.backbones import _placement
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -20,6 +22,14 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def _copies(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Hugging Face's datasets keeps copies of parquet files; those of tests go with them."""
     os.environ["HF_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("copies"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _slow_bf16_was_told() -> None:
+    """What a test reads does not depend on the processor, nor on who asked for bf16 first."""
+    logging.disable()
+    _placement._tell_slow()
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

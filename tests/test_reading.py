@@ -17,6 +17,8 @@ import pytest
 import torch
 
 import twofold
+from twofold.backbones import _placement
+from twofold.backbones.base import place
 from twofold.steps import _batching
 from twofold.steps._ahead import ahead
 
@@ -149,6 +151,7 @@ def test_compiled_networks_read_the_same(model: str, tiny_run: Path, monkeypatch
         called.append(module)
         return module.forward
 
+    monkeypatch.setattr("shutil.which", lambda _name: "a compiler")
     monkeypatch.setattr("torch.compile", functools.partial(torch.compile, backend=compiler))
     name = str(tiny_run) if model == "run" else model
     plain = twofold.load_backbone(name, device="cpu", precision="fp32")
@@ -160,6 +163,32 @@ def test_compiled_networks_read_the_same(model: str, tiny_run: Path, monkeypatch
         here, there = (b.features(x, t, asked) for b in (plain, compiled))
         assert all(torch.allclose(here[b], there[b], atol=1e-4) for b in asked)
     assert called
+
+
+def test_a_missing_compiler_is_told_before_any_work(
+    tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    for verb in (("pretrain", "--data", "digits"), ("extract", "--data", "digits", "--model", "pixels:8")):
+        code, _, err = command(*verb, "--compile", "--device", "cpu", "--out", tmp_path / "out")
+        assert code == 2 and err.count("\n") == 1 and "Install it" in err, err
+        assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("CXX", sys.executable)
+    assert place("cpu", "fp32", compile=True).compile
+
+
+@pytest.mark.parametrize(("fast", "auto", "told"), [(False, torch.float32, 1), (True, torch.bfloat16, 0)])
+def test_bf16_is_chosen_where_it_is_fast_and_told_of_where_it_is_slow(
+    fast: bool, auto: torch.dtype, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_placement, "_fast_bf16", lambda _device: fast)
+    monkeypatch.setattr(_placement, "_tell_slow", functools.cache(_placement._tell_slow.__wrapped__))
+    said: list[str] = []
+    monkeypatch.setattr(_placement.log, "warning", said.append)
+    assert place("cpu", "auto").dtype == auto
+    assert [place("cpu", "bf16").dtype for _ in range(2)] == [torch.bfloat16] * 2
+    assert len(said) == told and all("many times slower" in line for line in said)
 
 
 def test_auto_is_a_word_for_the_batch(tmp_path: Path, command: Any, capsys: pytest.CaptureFixture[str]) -> None:

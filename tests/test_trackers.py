@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ class Spy:
     requires_logging_directory = False
     fails_at = ""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, project: str, **told: Any) -> None:
+        self.told = told
         self.calls: list[Any] = []
         SPIES.append(self)
 
@@ -34,6 +37,7 @@ class Spy:
         assert values["batch"] == 32 and all(isinstance(v, (bool, int, float, str)) for v in values.values())
 
     def log(self, values: dict[str, Any], step: int) -> None:
+        sys.stdout.write("a line that is not the command's answer\n")
         self._called("log")
         self.calls.append((step, values))
 
@@ -57,10 +61,22 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tracker_is_told_what_is_noted(tmp_path: Path, command: Command) -> None:
-    assert command(*TINY, "--quiet", "--out", tmp_path, "--tracker", "wandb")[0] == 0
+    code, _, err = command(*TINY, "--quiet", "--out", tmp_path, "--tracker", "wandb")
+    assert code == 0, err
     noted = files.read_lines(tmp_path / "metrics.jsonl")
     assert SPIES[0].calls == [*((r["images"], {n: r[n] for n in r if n != "images"}) for r in noted), "finished"]
     assert len(noted) == 4
+
+
+def test_a_run_that_is_continued_stays_one_run_and_a_new_one_is_another(tmp_path: Path, command: Command) -> None:
+    for folder, images in (("a", 64), ("a", 64), ("b/a", 64)):
+        (tmp_path / folder / "finished.json").unlink(missing_ok=True)
+        code, out, _ = command(*TINY, "--json", "--images", images, "--out", tmp_path / folder, "--tracker", "wandb")
+        assert code == 0 and json.loads(out)["images"] == images
+    first, again, other = (spy.told for spy in SPIES)
+    assert first == again and first["id"] != other["id"] and len(first["id"]) == 8
+    assert (first["dir"], first["name"], other["name"]) == (tmp_path / "a", "a", "a")
+    assert first["settings"]["init_timeout"] < 30 and first["resume"] == "allow"
 
 
 def test_a_tracker_that_is_not_installed_is_one_line(tmp_path: Path, command: Command) -> None:

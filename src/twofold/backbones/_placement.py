@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import shutil
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from twofold.errors import BadSetting, unknown
@@ -11,6 +16,7 @@ from twofold.errors import BadSetting, unknown
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger("twofold")
 DEVICES = ("cpu", "cuda", "cuda:N", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -35,17 +41,21 @@ class Placement:
         return self.device.type == "meta"
 
 
-def place(device: str | None, precision: str) -> Placement:
-    """Resolve `--device` and `--precision` for this machine."""
+def place(device: str | None, precision: str, compile: bool = False) -> Placement:
+    """Resolve `--device` and `--precision` for this machine, and see that `--compile` can work."""
     import torch
 
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
     where = _device(device)
+    if compile:
+        _check_compiler(where)
     formats = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision != "auto":
-        return Placement(where, formats[precision])
-    return Placement(where, torch.bfloat16 if _fast_bf16(where) else torch.float32)
+    if precision == "auto":
+        precision = "bf16" if _fast_bf16(where) else "fp32"
+    elif precision == "bf16" and where.type == "cpu" and not _fast_bf16(where):
+        _tell_slow()
+    return Placement(where, formats[precision], compile)
 
 
 def nowhere() -> Placement:
@@ -72,6 +82,24 @@ def _device(device: str | None) -> torch.device:
     if where.type == "mps" and not torch.backends.mps.is_available():
         raise BadSetting("--device mps: torch finds no Apple GPU here. Leave --device out, or give cpu.")
     return where
+
+
+def _check_compiler(device: torch.device) -> None:
+    """torch.compile writes C++ for a CPU and C for a GPU (Triton), and finds only then that nobody compiles it."""
+    asked = os.environ.get("CXX" if device.type == "cpu" else "CC", "")
+    usual = ("clang++" if sys.platform == "darwin" else "g++",) if device.type == "cpu" else ("gcc", "clang")
+    wanted = (asked,) if asked else usual
+    if device.type != "mps" and not any(map(shutil.which, wanted)):
+        raise BadSetting(
+            f"--compile needs a compiler, and {' or '.join(wanted)} is not installed. Install it (g++ on Debian and "
+            "Ubuntu has all of it), or leave --compile out: the numbers are the same."
+        )
+
+
+@cache
+def _tell_slow() -> None:
+    """Once: without products of its own, bfloat16 takes ten times as long as single precision, or more."""
+    log.warning("this processor has no products of bfloat16, so bf16 will be many times slower than fp32 here")
 
 
 def _fast_bf16(device: torch.device) -> bool:

@@ -16,7 +16,6 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -302,8 +301,8 @@ def load(
     member = _member(name)
     _check_file(name, member)
     build = registry.find("backbones", member).build
-    where = nowhere() if weightless else place(device, precision)
-    backbone: Backbone = build(name, replace(where, compile=compile))
+    where = nowhere() if weightless else place(device, precision, compile)
+    backbone: Backbone = build(name, where)
     if where.device.type == "cpu":
         # Not before: what reading a file frees on the way had better go back.
         _memory.keep()

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from twofold.errors import BadData
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # A file of some kilobytes can unfold to gigabytes. Cameras of that many pixels are rare, and no network sees them.
@@ -31,6 +32,8 @@ def decode(file: Path | BinaryIO, name: Callable[[], str] | None = None) -> Tens
         # In place: without a rotation to undo, the other way makes a copy.
         ImageOps.exif_transpose(image, in_place=True)
         pixels = np.asarray(rgb(image))
+    import torch
+
     # Pillow's bytes are not ours to write to, and torch warns of arrays that are read-only.
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 

@@ -9,15 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import BinaryIO, Protocol, final
+from typing import TYPE_CHECKING, BinaryIO, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from twofold.datasets import _decode
 from twofold.datasets.base import SPLITS, Dataset, Rows, check_split, complete
 from twofold.errors import BadData
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UNLABELLED = "images"
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from twofold.datasets import _survey
 from twofold.datasets.base import SPLITS, Dataset, Rows, check_split, complete
 from twofold.errors import BadData, SealedSplit
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Around(Dataset):

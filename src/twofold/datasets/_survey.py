@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from twofold import runs
 from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadData
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 AT_ONCE = 64  # images on their way for each core

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from twofold import runs
 from twofold.errors import BadRun
 
 Value = TypeVar("Value")
+# The first process alone probes, samples and measures, while the others wait for it. One that ends is noticed at once.
+PATIENCE = timedelta(hours=12)
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def company(out: Path, device: torch.device | None = None) -> Iterator[None]:
         return
     try:
         if device is not None:
-            PartialState(cpu=device.type == "cpu")
+            PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
         yield
     except RuntimeError as error:
         if isinstance(error, distributed.DistError) or "gloo" in str(error):

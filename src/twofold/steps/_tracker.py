@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, final
 
+from twofold import files
 from twofold.errors import BadSetting
 
 log = logging.getLogger("twofold")
 NAMES = ("none", "tensorboard", "wandb", "trackio")
 SAME = "metrics.jsonl holds the same numbers"
+PROJECT = "twofold"
+WAIT = 15  # seconds until wandb is taken to be out of reach; by default it tries for two minutes
 
 
 def check(name: str) -> None:
@@ -34,8 +39,9 @@ def installed(package: str) -> bool:
 class Tracker:
     """A tracker, or none; one that stops working is told of once, and left."""
 
-    def __init__(self, tracker: Any = None) -> None:
+    def __init__(self, tracker: Any = None, end: Callable[[], None] | None = None) -> None:
         self._tracker = tracker
+        self._end: Callable[[], None] = end or (tracker.finish if tracker else _nothing)
 
     def tell(self, record: Mapping[str, Any]) -> None:
         """One record of metrics.jsonl, at its count of images."""
@@ -43,7 +49,8 @@ class Tracker:
             return
         values = {name: value for name, value in record.items() if name != "images"}
         try:
-            self._tracker.log(values, step=record["images"])
+            with _aside():
+                self._tracker.log(values, step=record["images"])
         except Exception as error:
             log.warning("the tracker takes nothing more (%s); training goes on, and %s", _reason(error), SAME)
             self._tracker = None
@@ -53,39 +60,70 @@ class Tracker:
         if self._tracker is None:
             return
         try:
-            self._tracker.finish()
+            with _aside():
+                self._end()
         except Exception as error:
             log.warning("the tracker did not end well (%s); %s", _reason(error), SAME)
 
 
 @contextmanager
 def opened(name: str, folder: Path, settings: Mapping[str, Any]) -> Iterator[Tracker]:
-    """The tracker of this name, `none` included; what it writes to disk is in `folder`.
+    """The tracker of this name, `none` included; a run that is continued stays one run of its.
+
+    tensorboard and wandb write into `folder`, trackio where its dashboard looks.
 
     Raises:
         BadSetting: it cannot begin, for instance without a network or an account.
     """
-    tracker = Tracker(None if name == "none" else _begun(name, folder, settings))
+    # trackio ends a run that is not ended by its own word once more, and says so, when the program ends.
+    end = (lambda: importlib.import_module(name).finish()) if name == "trackio" else None
+    tracker = Tracker(None if name == "none" else _begun(name, folder, settings), end)
     try:
         yield tracker
     finally:
         tracker.close()
 
 
+def _nothing() -> None:
+    """The end of no tracker."""
+
+
 def _begun(name: str, folder: Path, settings: Mapping[str, Any]) -> Any:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    kind = LOGGER_TYPE_TO_CLASS[name]
-    where = {"logging_dir": folder / name} if kind.requires_logging_directory else {}
     try:
-        tracker = kind("twofold", **where)
-        if hasattr(tracker, "start"):
-            tracker.start()
-        tracker.store_init_configuration({n: _plain(value) for n, value in settings.items()})
+        with _aside():
+            tracker = LOGGER_TYPE_TO_CLASS[name](PROJECT, **_where(name, folder))
+            if hasattr(tracker, "start"):
+                tracker.start()
+            tracker.store_init_configuration({n: _plain(value) for n, value in settings.items()})
     except Exception as error:
         advice = "Set WANDB_MODE=offline, mend what it says, or" if name == "wandb" else "Mend what it says, or"
         raise BadSetting(f"--tracker {name} cannot begin: {_reason(error)}. {advice} leave it out: {SAME}.") from error
     return tracker
+
+
+def _where(name: str, folder: Path) -> dict[str, Any]:
+    """What a tracker is told of a run: where to write, and by which name it finds the run again."""
+    if name == "tensorboard":
+        return {"logging_dir": folder / name}
+    known = _identity(folder / "tracked.txt")
+    if name == "trackio":
+        return {"name": f"{folder.name}-{known}", "resume": "allow"}
+    limits = {"init_timeout": WAIT, "login_timeout": WAIT}
+    return {"dir": folder, "name": folder.name, "id": known, "resume": "allow", "settings": limits}
+
+
+def _identity(file: Path) -> str:
+    """A word no other run has, kept beside the run: two folders may have one name, and a folder may be made anew."""
+    if not file.exists():
+        files.write_text(file, secrets.token_hex(4))
+    return file.read_text("utf-8").strip()
+
+
+def _aside() -> redirect_stdout[Any]:
+    """What trackers print is not the command's answer."""
+    return redirect_stdout(sys.stderr)
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,10 +22,11 @@ from twofold import runs
 from twofold.backbones.base import Placement, place
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
-from twofold.steps import _architecture, _augment, _checkpoints, _labels, _objectives, _probing, _schedule
+from twofold.steps import _architecture, _augment, _checkpoints, _labels, _objectives, _probing, _schedule, _together
 from twofold.steps._averages import Averages
 from twofold.steps._supply import Supply
 
+_MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}  # accelerate's words
 CHECK_IMAGES = 8  # images on which weights are tried before they are kept
 
 
@@ -78,8 +80,8 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, dataset: Dataset, side: int) -> None:
         self.recipe = recipe
-        where = place(recipe.device, "fp32").device
-        mixed = "no" if recipe.precision == "fp32" else recipe.precision
+        placed = place(recipe.device, recipe.precision)
+        where, mixed = placed.device, _MIXED[placed.dtype]
         if where.index is not None:
             if runs.processes() > 1:
                 raise BadSetting(f"--device {where} is one GPU, for {runs.processes()} processes. Give cuda.")
@@ -87,7 +89,8 @@ class Trainer:
             torch.cuda.set_device(where)
         # accelerate keeps one state a process; another training in it may have another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
-        self._accelerator = Accelerator(mixed_precision=mixed, cpu=where.type == "cpu")
+        waiting = InitProcessGroupKwargs(timeout=_together.PATIENCE)
+        self._accelerator = Accelerator(mixed_precision=mixed, cpu=where.type == "cpu", kwargs_handlers=[waiting])
         self.is_main: bool = self._accelerator.is_main_process
         self._objective = _objectives.make(recipe.objective, recipe.schedule, recipe.steps, recipe.learned_variance)
         classes = len(dataset.classes) if recipe.labels else 0

@@ -66,6 +66,11 @@ class Config(_fill.Reading):
 def run(config: Config) -> Outcome:
     """Read what was not read yet, then measure; without --out nothing is kept."""
     _spread.check(config)
+    if config.weights is not None and config.features is None and not config.weights.is_file():
+        raise BadSetting(
+            f"--weights: {config.weights} does not exist. Give torch-fidelity's Inception weights, or another "
+            "network as --features."
+        )
     sides = [_image_sets.parse(given, config.on_error) for given in (config.a, config.b)]
     _check_enough(config, sides)
     backbone, cell = _network(config, sides)

@@ -100,7 +100,10 @@ class Config(Settings):
     on_error: str = setting("stop", help=datasets.ON_ERROR_HELP, choices=datasets.ON_ERROR, identity=False)
     seed: int = setting(0, help="seed of weights, order, steps and noise", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
-    precision: str = setting("fp32", help="number format of training", choices=("fp32", "bf16", "fp16"))
+    precision: str = setting(
+        "fp32", help="number format of training; auto: bf16 where the hardware multiplies it fast, else fp32",
+        choices=backbones.PRECISIONS,
+    )  # fmt: skip
     accumulate: int = setting(
         1, help="parts that a batch is cut into, one after the other, for less memory", least=1, most=10**6,
         identity=False,
@@ -117,10 +120,10 @@ def run(config: Config) -> Outcome:
     """Train to the end, from the last checkpoint if there is one."""
     if config.resume and not (config.out / "config.toml").exists():
         raise BadRun(f"--resume: {config.out} holds no run to continue. Leave --resume out to start one.")
-    backbones.place(config.device, "fp32")
     _check_objective(config)
     _tracker.check(config.tracker)
     dataset = datasets.load(config.data, sealed=("test",), on_error=config.on_error)
+    backbones.place(config.device, config.precision, config.compile)
     side = _side(config, dataset)
     _check_network(config, dataset, side)
     inputs = {"data": dataset.fingerprint}

@@ -60,9 +60,9 @@ class Config(_fill.Reading):
 def run(config: Config) -> Outcome:
     """Score cells on val, write the map and the choice; goes on where it stopped."""
     _spread.check(config)
+    dataset = datasets.load(config.data, sealed=SEALED, on_error=config.on_error)
     if heads.load(config.head).maps:
         raise BadSetting(f"--head {config.head} reads maps, and a cell is judged on pooled rows. Select with ridge.")
-    dataset = datasets.load(config.data, sealed=SEALED, on_error=config.on_error)
     backbone = config.load(config.model)
     wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
     _labels.check(dataset)
