@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from twofold.errors import BadData
 from twofold.heads import _pieces, base
+from twofold.heads._shifted import Shifted
 from twofold.heads._standard import Scale
 from twofold.heads.knn import TEMPERATURE, NearestNeighbours
 from twofold.heads.logistic import Logistic, Solver
@@ -64,6 +65,21 @@ def test_ridge_is_the_exact_solution(table: tuple[np.ndarray, np.ndarray]) -> No
         exact = TheirRidge(strength * unit).fit(rows, target)
         np.testing.assert_allclose(found.weight_, exact.coef_.T, atol=1e-5 * np.abs(exact.coef_).max())
         np.testing.assert_allclose(found.scores(x), exact.predict(rows), atol=2e-5)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 40, 257])
+@pytest.mark.parametrize("rank", [0, 5, 400])
+def test_shifted_systems_are_solved_as_each_by_itself(side: int, rank: int) -> None:
+    chance = torch.Generator().manual_seed(side)
+    x = torch.randn(rank, side, dtype=torch.float64, generator=chance)
+    whole, target = x.T @ x, torch.randn(side, 3, dtype=torch.float64, generator=chance)
+    told = whole.triu() + torch.full_like(whole, torch.nan).tril(-1)  # what lies below is not read
+    system = Shifted(told, target.clone())
+    for shift in (1e-3, 1.0, 1e4):
+        found = system.solve(shift)
+        residual = whole @ found + shift * found - target
+        assert float(residual.norm() / (whole.norm() + shift) / found.norm()) < 1e-14
+    assert torch.equal(system.solve(1.0), system.solve(1.0))
 
 
 def test_logistic_is_scikit_learns_optimum(table: tuple[np.ndarray, np.ndarray]) -> None:

@@ -246,6 +246,8 @@ def test_parameters_are_those_of_the_papers(name: str, shape: Any, millions: flo
         ("attention?tokenizer=p3", "No tokenizer of the attention head 'p3'"),
         ("linea", "Did you mean 'linear'"),
         ("difformer?width=0", "width of DifFormer must be a whole number of 1 or more, not 0"),
+        ("ridge?strengths=(0,1)", r"strengths of ridge must be positive numbers, as in .* not \(0, 1\)"),
+        ("logistic?strengths=1", "strengths of logistic must be positive numbers"),
         ("attention?blocks=1.5", "blocks of Attention must be a whole number of 1 or more, not 1.5"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def prompted(kind: Any, folder: Path, placement: Placement, given: Mapping[str, 
         given: parts that are loaded already, or None for those that are never used.
         call, more: arguments of its `encode_prompt`.
     """
+    for library in ("diffusers", "transformers"):
+        # Their bars would stand between the command's own lines, and with --quiet where nothing should.
+        importlib.import_module(f"{library}.utils.logging").disable_progress_bar()
     parts = {**_folders.absent(folder), **given}
     with _folders.reading(f"The text encoder in {folder}", "Save the pipeline again."):
         pipeline = kind.from_pretrained(

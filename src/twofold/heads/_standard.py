@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twofold.errors import BadSetting
 from twofold.heads._pieces import ENTRIES, Source, doubled, pieces
 from twofold.heads.base import Matrix
 
@@ -78,6 +79,18 @@ def moments(table: Source) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     mean = total / count
     variance = (squares / count - mean.square()).clamp_(min=0)
     return (first + mean).numpy(), variance.numpy()
+
+
+def checked_strengths(head: str, strengths: tuple[float, ...]) -> tuple[float, ...]:
+    """Strengths as they are, if they are positive numbers.
+
+    Raises:
+        BadSetting: they are not.
+    """
+    numbers = isinstance(strengths, tuple) and all(isinstance(s, (int, float)) for s in strengths)
+    if not numbers or not strengths or not all(0 < s < math.inf for s in strengths):
+        raise BadSetting(f"strengths of {head} must be positive numbers, as in strengths=(0.1,1), not {strengths!r}.")
+    return strengths
 
 
 def validation_choice(per_setting: list[tuple[float, float]]) -> int:

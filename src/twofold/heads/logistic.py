@@ -11,10 +11,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from twofold.heads import _spectrum
 from twofold.heads._descent import Objective, Path
 from twofold.heads._pieces import Source, product
-from twofold.heads._standard import Scale, validation_choice
+from twofold.heads._spectrum import Spectrum
+from twofold.heads._standard import Scale, checked_strengths, validation_choice
 from twofold.heads.base import Head, Labels, Matrix, labelled, positions_of, table_of
 
 # C of scikit-learn's LogisticRegression: larger = weaker penalty. From strong to weak, so that each start is near.
@@ -40,7 +40,7 @@ class Logistic(Head):
     def __init__(
         self, strengths: tuple[float, ...] = STRENGTHS, tolerance: float = 1e-6, most_steps: int = 500
     ) -> None:
-        self.strengths = strengths
+        self.strengths = checked_strengths("logistic", strengths)
         self.tolerance = tolerance
         self.most_steps = most_steps
 
@@ -87,9 +87,9 @@ class Solver:
 
     def __init__(self, scale: Scale, table: Source, positions: Tensor, classes: int, most_steps: int) -> None:
         self.scale = scale
-        self._wide: _spectrum.Wide | None = None
+        self._wide: Spectrum | None = None
         if table.shape[0] < table.shape[1]:
-            self._wide = _spectrum.Wide.of(scale, table, positions, classes)
+            self._wide = Spectrum.of(scale, table, positions, classes)
             table = self._wide.coordinates.numpy()
             scale = Scale(np.zeros(table.shape[1], np.float32), np.ones(table.shape[1], np.float32))
         self.rows = table.shape[0]

@@ -66,7 +66,7 @@ class Meter:
         backbone: None where there is none yet.
         forward: seconds of one image's whole pass as features are read.
         training: the same in single precision, as networks are trained.
-        cube: of the eigenvectors that least squares are counted in.
+        cube: of the system that least squares are counted in.
         counts: images of train, val and test by DATA strings, and classes.
     """
 
@@ -216,9 +216,9 @@ def _judging(part: Part, values: Mapping[str, Any], known: Known, backbone: Back
     for number in _blocks(part, known, backbone):
         block = backbone.block(number)
         for pool in (pool for pool in values.get("pool", [1, 2]) if pool <= block.size):
-            # The rows of val are turned along the principal directions of each fit.
+            # With fewer rows than columns those of val meet all of train in each fit.
             columns = block.channels * pool**2
-            turned = 2.0 * count[1] * columns * min(count[0], columns)
+            turned = 2.0 * count[1] * columns * count[0] if count[0] < columns else 0.0
             found += (_head_costs.squares(count[0], columns) + Work(turned)) * (steps * trials)
     return found
 
@@ -269,12 +269,14 @@ def _pace(backbone: Backbone) -> float:
 
 
 def _cube() -> float:
-    """Seconds of the eigenvectors that least squares are counted in."""
+    """Seconds of the system that least squares are counted in."""
     import torch
+
+    from twofold.heads._shifted import Shifted
 
     made = torch.randn(CUBE, CUBE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     made = made.T @ made
-    return _fastest(lambda: torch.linalg.eigh(made))
+    return _fastest(lambda: Shifted(made.clone(), made[:, :10].clone()).solve(1.0))
 
 
 def _fastest(work: Any) -> float:

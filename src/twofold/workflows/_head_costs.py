@@ -1,4 +1,4 @@
-"""What heads cost before they are trained: operations, and eigenvectors of least squares."""
+"""What heads cost before they are trained: operations, and systems of least squares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from twofold.heads import base as heads
 
-CUBE = 512  # side of the matrix whose eigenvectors' time is the unit
+CUBE = 1024  # side of the system whose solution's time is the unit
 STRENGTHS = 11  # of logistic regression, and passes over the rows that each takes
 PASSES = 15
 # Operations of attention take so much longer than those of convolutions: 40 and 124 a nanosecond on one core, measured.
@@ -24,7 +24,7 @@ class Work:
 
     Attributes:
         operations: multiplications and additions.
-        cubes: times of finding the eigenvectors of 512 x 512 numbers.
+        cubes: times of solving a system of `CUBE` unknowns for all strengths.
     """
 
     operations: float = 0.0
@@ -61,7 +61,7 @@ def of(name: str, shapes: Mapping[str, Map], pool: int, classes: int, count: tup
 
 
 def squares(rows: int, columns: int) -> Work:
-    """One least squares with all its strengths: the smaller of the two Gram matrices and its eigenvectors."""
+    """One least squares with all its strengths: the smaller of the two Gram matrices and its tridiagonal form."""
     side = min(rows, columns)
     # In double precision, which takes twice the time.
     return Work(2 * 2.0 * rows * columns * side, (side / CUBE) ** 3)
