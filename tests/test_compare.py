@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twofold import results, similarities, store
+from twofold import results, store
 from twofold.analyses import cka
 from twofold.datasets import base as datasets
+from twofold.plots import similarities
 from twofold.steps import _fill, _sides
 from twofold.steps._part import Drawn
 

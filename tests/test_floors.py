@@ -16,7 +16,7 @@ FLOORS = [
     {"errors"},
     {"records", "files", "places", "chunks", "claims", "settings", "registry", "_telling"},
     {"noise", "pooling", "arrays", "store", "tables", "upkeep", "results", "runs", "_progress"},
-    {"plots", "charts", "similarities", "insides"},
+    {"plots"},
     {"backbones", "datasets", "heads", "analyses"},
     {"steps"},
     {"rivals"},

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 import tiny_models
-from twofold import cli, insides
+from twofold import cli
 from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.errors import BadSetting
+from twofold.plots import insides
 from twofold.steps import _seen
 
 Command = Callable[..., tuple[int, str, str]]

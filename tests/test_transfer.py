@@ -277,10 +277,10 @@ def test_latex_keeps_every_sign() -> None:
 
 
 def test_the_drawn_bars_are_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from twofold import charts
+    from twofold.plots import bars as charts
 
     kept: list[Any] = []
-    monkeypatch.setattr(charts, "_save", lambda figure, out: kept.append(figure))
+    monkeypatch.setattr(charts, "save", lambda figure, out: kept.append(figure))
     one, two = [(50.0, 40.0, 55.0), None], [(10.0, 10.0, 10.0), (7.0, 6.0, 9.0)]
     bars = [charts.Bars("one", False, one), charts.Bars("two", True, two)]
     charts.grouped_bars(["a", "b"], bars, "accuracy, %", tmp_path / "bars.png")

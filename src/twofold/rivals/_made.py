@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from twofold import files, noise, plots
+from twofold import files, noise
 from twofold.backbones._network import DiffusionNetwork
+from twofold.plots import pictures
 from twofold.steps import _drawn
 
 NOISE = 64  # numbers that an image is made from
@@ -60,7 +61,7 @@ def write(generator: Generator, backbone: DiffusionNetwork, out: Path, num: int,
         paths = [_drawn.path(out, index) for index in rows]
         with ThreadPoolExecutor(WRITERS) as writers:
             list(writers.map(_save, backbone.pixels(generator(z.to(device))), paths))
-    plots.image_grid([_drawn.path(out, i) for i in range(min(num, GRID))], out / "grid.png")
+    pictures.image_grid([_drawn.path(out, i) for i in range(min(num, GRID))], out / "grid.png")
 
 
 def _save(image: NDArray[np.uint8], path: Path) -> None:

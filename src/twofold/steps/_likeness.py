@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import files, similarities
+from twofold import files
 from twofold.analyses.cka import Sums
+from twofold.plots import similarities
+from twofold.plots.similarities import Panel
 from twofold.records import Cell, Score, Tap, number_text
-from twofold.similarities import Panel
 from twofold.steps._sides import Side
 
 Matrix = NDArray[np.float64]

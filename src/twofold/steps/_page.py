@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twofold import files, plots, results, runs
+from twofold import files, results, runs
 from twofold.errors import BadRun
+from twofold.plots import curves as drawn
+from twofold.plots import pictures
 from twofold.records import Kinds, Number, Score, check, number_text
 from twofold.steps import _drawn, _names
 
@@ -154,7 +156,7 @@ def _grid(run: RunFolder, drawn: Sequence[Path]) -> dict[str, Any] | None:
     if not drawn:
         return None
     with tempfile.TemporaryDirectory() as scratch, undamaged(run.folder / "images"):
-        plots.image_grid(drawn[:GRID_MOST], Path(scratch) / "grid.png")
+        pictures.image_grid(drawn[:GRID_MOST], Path(scratch) / "grid.png")
         return picture(Path(scratch) / "grid.png")
 
 
@@ -181,7 +183,7 @@ def training(run: RunFolder) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch, undamaged(run.folder / "metrics.jsonl"):
         curves = Path(scratch) / "curves.png"
         if metrics:
-            plots.training_curves(metrics, curves)
+            drawn.training_curves(metrics, curves)
         shown = picture(curves) if metrics else None
         facts = _training_facts(run, metrics)
     return {"picture": shown, "facts": facts, "probed": any("probe" in m for m in metrics)}

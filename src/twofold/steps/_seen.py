@@ -15,7 +15,7 @@ from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadSetting, BadStore, unknown
-from twofold.insides import Near, Picture
+from twofold.plots.insides import Near, Picture
 from twofold.records import Cell
 from twofold.store import Store
 

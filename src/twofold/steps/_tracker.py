@@ -41,7 +41,7 @@ class Tracker:
 
     def __init__(self, tracker: Any = None, end: Callable[[], None] | None = None) -> None:
         self._tracker = tracker
-        self._end: Callable[[], None] = end or (tracker.finish if tracker else _nothing)
+        self._end: Callable[[], None] = end or (_nothing if tracker is None else tracker.finish)
 
     def tell(self, record: Mapping[str, Any]) -> None:
         """One record of metrics.jsonl, at its count of images."""

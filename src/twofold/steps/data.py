@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from twofold import plots, results
+from twofold import results
 from twofold.datasets import base as datasets
 from twofold.datasets.base import SPLITS, Dataset
 from twofold.errors import BadData, BadSetting
+from twofold.plots import pictures
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
 
@@ -178,7 +179,7 @@ def _draw(dataset: Dataset, seen: Sequence[Seen[Look]], out: Path) -> None:
     """The first readable images of the first classes, from each split."""
     readable = {(one.split, one.row) for one in seen if one.value}
     classes = dataset.classes[:SHOWN]
-    columns: list[tuple[str, list[plots.Tile]]] = []
+    columns: list[tuple[str, list[pictures.Tile]]] = []
     for split, count in SAMPLES.items():
         rows = dataset.build(split)
         of = [
@@ -189,10 +190,10 @@ def _draw(dataset: Dataset, seen: Sequence[Seen[Look]], out: Path) -> None:
             tiles = [_tile(rows.read([own[k]])[0]) if k < len(own) else None for own in of]
             columns.append(("" if k else split, tiles))
     more = f", {len(classes)} of {len(dataset.classes):,} classes" if len(dataset.classes) > SHOWN else ""
-    plots.samples([name[:24] for name in classes], columns, f"{dataset.name}{more}", out)
+    pictures.samples([name[:24] for name in classes], columns, f"{dataset.name}{more}", out)
 
 
-def _tile(image: Tensor) -> plots.Tile:
+def _tile(image: Tensor) -> pictures.Tile:
     """The middle square of an image, at most TILE pixels wide."""
     from PIL import Image, ImageOps
 

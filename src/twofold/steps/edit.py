@@ -11,10 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twofold import noise, plots, runs, settings
+from twofold import noise, runs, settings
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.errors import BadData, BadModel, BadSetting
+from twofold.plots import pictures
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
 from twofold.steps import _edited, _samplers
@@ -85,7 +86,7 @@ def run(config: Config) -> Outcome:
             editor.write([_images.picture(path) for path in paths[rows]], outs[rows])
             bar.advance(len(paths[rows]))
     if config.picture:
-        plots.before_after(
+        pictures.before_after(
             [(_before(config, path), some) for path, some in zip(paths[:MOST_SHOWN], outs[:MOST_SHOWN], strict=True)],
             config.picture,
         )

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from twofold import files, plots, results, runs
+from twofold import files, results, runs
 from twofold.analyses import base as analyses
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
 from twofold.heads import base as heads
 from twofold.heads.base import Head
+from twofold.plots import heatmaps
 from twofold.records import Number, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import setting
@@ -261,7 +262,7 @@ def _draw(config: Config, run_: Run, dataset: Dataset, rows: list[Row | Whole]) 
             if not row.control:
                 panels[head] = counts
     if len(dataset.classes) <= DRAWN_CLASSES:
-        plots.confusion(panels, dataset.classes, f"Test images of {config.data}", run_.folder / "confusion.png")
+        heatmaps.confusion(panels, dataset.classes, f"Test images of {config.data}", run_.folder / "confusion.png")
 
 
 def _facts(scores: list[Score]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from twofold import files, noise, plots, runs
+from twofold import files, noise, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.claims import Claims
 from twofold.errors import BadSetting
+from twofold.plots import pictures
 from twofold.records import Outcome
 from twofold.runs import Run
 from twofold.settings import Settings, setting
@@ -66,7 +67,7 @@ def run(config: Config) -> Outcome:
         facts = {"images": str(config.out / "images"), "num": drawing.config.num, "grid": None}
         if config.grid and run_.writes:
             shown = [drawing.path(i) for i in range(min(drawing.config.num, config.grid))]
-            plots.image_grid(shown, config.out / "grid.png")
+            pictures.image_grid(shown, config.out / "grid.png")
             facts["grid"] = str(config.out / "grid.png")
         run_.finish(facts)
     shown_in = f", the first of them in {facts['grid']}" if facts["grid"] else ""

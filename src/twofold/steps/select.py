@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import files, plots, results, runs
+from twofold import files, results, runs
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadSetting
 from twofold.heads import base as heads
+from twofold.plots import heatmaps
 from twofold.records import Cell, Outcome, Score, number_text
 from twofold.runs import Run
 from twofold.settings import setting
@@ -152,7 +153,7 @@ def _draw(
     title = f"{config.head} probe on val of {config.data}{few}"
     if found.looked:
         title += "\nhatched: not judged; pale numbers: looked at on a part of the rows"
-    plots.selection_map(panels(found.judged), names, labels, ring, title, out, looked=panels(found.looked))
+    heatmaps.selection_map(panels(found.judged), names, labels, ring, title, out, looked=panels(found.looked))
 
 
 def _told(facts: dict[str, Any]) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from twofold import insides, noise, store
+from twofold import noise, store
 from twofold.backbones import base as backbones
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
 from twofold.errors import BadData, BadSetting
+from twofold.plots import insides
 from twofold.records import Cell, Outcome, number_text
 from twofold.settings import Settings, setting
 from twofold.steps import _fill

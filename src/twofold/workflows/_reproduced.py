@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from twofold import files, plots, results
+from twofold import files, results
 from twofold.errors import UserError
+from twofold.plots import curves
 from twofold.records import Score
 from twofold.steps import _pages
 from twofold.workflows import _evidence, _planned
@@ -134,7 +135,7 @@ def _figure(out: Path, recipe: Recipe, done: Sequence[Part]) -> str:
         theirs = [x / recipe.curve["of"] for x in theirs]
     name = f"{recipe.name}.svg"
     for path in (out / name, out / f"{recipe.name}.png"):
-        plots.measured_beside_published(
+        curves.measured_beside_published(
             (ours, [100 * y for y in curve.y], errors, f"measured, {curve.n} val images"),
             (theirs, recipe.curve["y"], f"published: {recipe.curve['published']}"),
             AXES[over], path, logarithmic=over != "block",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from twofold import charts, files, results
+from twofold import files, results
+from twofold.plots.bars import Bars, grouped_bars
 from twofold.records import Score
 
 MEASURE = "top-1 accuracy on test, %"
@@ -196,13 +197,13 @@ def draw(out: Path, cells: Sequence[Cell]) -> None:
     """Grouped bars of what is done, a group a data set (P1, fine-grained figure): controls hatched."""
     data, rows = _grid(cells)
     bars = [
-        charts.Bars(method, any(line and line.control for line in found), [_percents(line) for line in found])
+        Bars(method, any(line and line.control for line in found), [_percents(line) for line in found])
         for method, found in rows
         if any(line and line.score for line in found)
     ]
     if bars:
         for name in ("bars.png", "bars.svg"):
-            charts.grouped_bars(data, bars, MEASURE, out / name)
+            grouped_bars(data, bars, MEASURE, out / name)
 
 
 def _percents(line: Line | None) -> tuple[float, float, float] | None:

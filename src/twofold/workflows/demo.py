@@ -9,10 +9,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from twofold import plots, results, runs
+from twofold import results, runs
 from twofold.analyses import base as analyses
 from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
+from twofold.plots import pictures
 from twofold.records import Outcome, Score
 from twofold.settings import Settings, setting
 from twofold.steps import _drawn, _pages, pretrain, probe, report, sample, select
@@ -53,7 +54,7 @@ def run(config: Config) -> Outcome:
         for name in names:
             log.info("%s", plan[name].run())
     looks = _judge_samples(out / "sample", config.num)
-    plots.side_by_side([out / "sample" / "grid.png", out / "select-shots" / "map.png"], out / "demo.png")
+    pictures.side_by_side([out / "sample" / "grid.png", out / "select-shots" / "map.png"], out / "demo.png")
     page = report.run(report.Config(tuple(out / name for name in plan), out / "report")).facts["page"]
     scores = [s for name in STAGES["classify test"] for s in results.read(out / name) if s.name == "top1"]
     seconds = time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Charts of scores; what they share with other pictures is in plots.py."""
+"""Bars of scores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from twofold.plots import COLOURS, _figure, _plain, _save
+from twofold.plots._drawn import COLOURS, blank, plain, save
 
 # Enough patterns that bars of one colour are told apart in grey print too.
 HATCHES = ("///", "...", "\\\\\\", "xx", "--", "||")
@@ -45,7 +45,7 @@ def grouped_bars(groups: Sequence[str], bars: Sequence[Bars], label: str, out: P
     letters = LETTER * max(len(method.name) for method in bars) + 0.75
     across = max(5.0, letters, min(WIDEST, 1.0 + 0.26 * len(groups) * (len(bars) + 1.5)))
     columns = min(3, int(across // letters))
-    figure = _figure(across, 3.4 + 0.2 * -(-len(bars) // columns))
+    figure = blank(across, 3.4 + 0.2 * -(-len(bars) // columns))
     ax, width = figure.subplots(), 1 / (len(bars) + 1.5)
     controls = [method for method in bars if method.control]
     for k, method in enumerate(bars):
@@ -56,7 +56,7 @@ def grouped_bars(groups: Sequence[str], bars: Sequence[Bars], label: str, out: P
         style = _style(controls.index(method) if method.control else k, control=method.control)
         bar = {"elinewidth": 1.0, "capsize": 2, "ecolor": "#1c2026"}
         ax.bar([x for x, _ in kept], heights, width, yerr=np.abs(ends), label=method.name, error_kw=bar, **style)
-    _plain(ax)
+    plain(ax)
     ax.set_axisbelow(True)
     ax.grid(visible=False, axis="x")
     ax.set_xticks(range(len(groups)), groups)
@@ -64,7 +64,7 @@ def grouped_bars(groups: Sequence[str], bars: Sequence[Bars], label: str, out: P
     ax.set_xlim(-0.6, len(groups) - 0.4)
     ax.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
-    _save(figure, out)
+    save(figure, out)
 
 
 def _style(number: int, *, control: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.plots import _figure, _save
+from twofold.plots._drawn import blank, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def maps(panels: Sequence[Panel], rows: str, columns: str, title: str, outs: Seq
     """
     across = min(ACROSS, len(panels))
     down = -(-len(panels) // across)
-    figure = _figure(1.5 + 2.5 * across, 1.0 + 2.6 * down)
+    figure = blank(1.5 + 2.5 * across, 1.0 + 2.6 * down)
     axes = figure.subplots(down, across, squeeze=False)
     for ax, panel in zip(axes.flat, panels, strict=False):
         image = ax.imshow(panel.values, origin="lower", cmap="magma", vmin=RANGE[0], vmax=RANGE[1], aspect="auto")
@@ -68,7 +68,7 @@ def maps(panels: Sequence[Panel], rows: str, columns: str, title: str, outs: Seq
     bar.set_label("CKA", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     for out in outs:
-        _save(figure, out)
+        save(figure, out)
         figure.set_layout_engine("none")  # laid out once is enough, and takes longest
 
 

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import files
-from twofold.plots import _figure
+from twofold.plots._drawn import blank, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MARK = "twofold show"  # in every file that is written here, so that it may be replaced
 HEAD = 4096  # bytes of a file in which the mark stands
@@ -55,7 +53,7 @@ def block_maps(
         title: what is shown.
         out: PNG or SVG file.
     """
-    figure = _figure(0.9 + 1.25 * len(columns), 0.9 + 1.25 * len(rows))
+    figure = blank(0.9 + 1.25 * len(columns), 0.9 + 1.25 * len(rows))
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for line, (label, pictures) in zip(axes, rows, strict=True):
         for ax, picture in zip(line, pictures, strict=True):
@@ -64,13 +62,13 @@ def block_maps(
     for ax, heading in zip(axes[0], columns, strict=True):
         ax.set_title(heading, fontsize=8)
     figure.suptitle(title, fontsize=9)
-    _save(figure, out)
+    save(figure, out, _told(out))
 
 
 def neighbours(rows: Sequence[tuple[Picture, str, Sequence[Near]]], title: str, out: Path) -> None:
     """A row an image: itself with its name, then the nearest stored ones with class and similarity."""
     count = max(len(near) for _, _, near in rows)
-    figure = _figure(0.4 + 1.15 * (count + 1), 0.6 + 1.45 * len(rows))
+    figure = blank(0.4 + 1.15 * (count + 1), 0.6 + 1.45 * len(rows))
     axes = figure.subplots(len(rows), count + 1, squeeze=False)
     for line, (picture, name, near) in zip(axes, rows, strict=True):
         _show(line[0], picture)
@@ -79,7 +77,7 @@ def neighbours(rows: Sequence[tuple[Picture, str, Sequence[Near]]], title: str, 
             _show(ax, one.picture)
             ax.set_title(f"{one.label[:16]}\n{one.similarity:z.2f}", fontsize=8)
     figure.suptitle(title, fontsize=9)
-    _save(figure, out)
+    save(figure, out, _told(out))
 
 
 def classes(
@@ -89,7 +87,7 @@ def classes(
     from matplotlib import colormaps
     from matplotlib.patheffects import withStroke
 
-    figure = _figure(5.4, 5.2)
+    figure = blank(5.4, 5.2)
     ax = figure.subplots()
     halo = [withStroke(linewidth=2.5, foreground="white")]
     present = np.unique(labels).tolist()
@@ -103,7 +101,7 @@ def classes(
         )
     ax.set(xticks=[], yticks=[], xlabel="first coordinate (no unit)", ylabel="second coordinate (no unit)")
     ax.set_title(title, fontsize=9)
-    _save(figure, out)
+    save(figure, out, _told(out))
 
 
 def _show(ax: Axes, picture: Picture) -> None:
@@ -112,7 +110,6 @@ def _show(ax: Axes, picture: Picture) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _save(figure: Figure, out: Path) -> None:
-    told = {"Title": MARK} | ({"Date": None} if out.suffix == ".svg" else {})
-    with files.replacing(out) as temporary:
-        figure.savefig(temporary, dpi=144, metadata=told)
+def _told(out: Path) -> dict[str, str | None]:
+    """What a picture says of itself; an SVG would say when it was made, too."""
+    return {"Title": MARK} | ({"Date": None} if out.suffix == ".svg" else {})
