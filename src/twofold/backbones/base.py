@@ -17,17 +17,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import registry
-from twofold.backbones import _folders, _memory
+from twofold.backbones import _memory, _naming
+from twofold.backbones._naming import ARGUMENT_FREE as ARGUMENT_FREE
+from twofold.backbones._naming import parse as parse
+from twofold.backbones._naming import schemes as schemes
 from twofold.backbones._placement import PRECISIONS as PRECISIONS
 from twofold.backbones._placement import Placement as Placement
 from twofold.backbones._placement import nowhere
 from twofold.backbones._placement import place as place
-from twofold.errors import BadModel, BadSetting, unknown
-from twofold.records import Block, Cost, ModelName, number_text
+from twofold.errors import BadSetting, unknown
+from twofold.records import Block, Cost, number_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from twofold.backbones._processes import Process
 
 BlockName = int | str
-ARGUMENT_FREE = ("pixels", "inception")
-WHAT_FOLLOWS = {"adm": "FILE.pt", "timm": "NAME[@FILE]", "torchvision": "NAME[@FILE]"}
 MODEL_HELP = (
     "network to read: run:DIR, adm:FILE.pt, diffusers:DIR_OR_HUB_ID, timm:NAME[@FILE], torchvision:NAME[@FILE], "
     "inception[:FILE], pixels; ?untrained behind it for random weights"
@@ -248,35 +248,6 @@ class DiffusionBackbone(Backbone):
             raise BadSetting(f"t = {shown} is not a noise step of {self.name}: {self.process.allowed} are allowed.")
 
 
-def parse(model: str) -> ModelName:
-    """Take a MODEL string apart; the bare path of a run is `run:PATH`."""
-    named, mark, control = model.partition("?")
-    if mark and control != "untrained":
-        raise unknown("control", control, ["untrained"], "Write MODEL?untrained.")
-    scheme, colon, argument = named.partition(":")
-    if not colon and (Path(named).is_dir() if named else False):
-        # A folder that is called like a scheme is meant as a folder.
-        scheme, argument = "run", named
-    if not colon and scheme not in schemes():
-        if "/" not in named:
-            raise unknown("model", named, schemes(), "Give one of these with its folder, or the folder of a run.")
-        scheme, argument = "run", named
-    if scheme not in schemes():
-        raise unknown("model", scheme, schemes())
-    if not argument and scheme not in ARGUMENT_FREE:
-        raise BadSetting(f"{model!r} names no {scheme}. Write {scheme}:{WHAT_FOLLOWS.get(scheme, 'DIR')}.")
-    return ModelName(scheme, argument, bool(mark))
-
-
-def schemes() -> dict[str, list[str]]:
-    """Every scheme and the members of the room that read it."""
-    found: dict[str, list[str]] = {}
-    for member, names in registry.declared("backbones", "SCHEMES").items():
-        for name in names:
-            found.setdefault(name, []).append(member)
-    return found
-
-
 def load(
     model: str,
     *,
@@ -298,8 +269,8 @@ def load(
         UnknownName, BadModel, BadSetting: before any weights are read.
     """
     name = parse(model)
-    member = _member(name)
-    _check_file(name, member)
+    member = _naming.member(name)
+    _naming.check_file(name, member)
     build = registry.find("backbones", member).build
     where = nowhere() if weightless else place(device, precision, compile)
     backbone: Backbone = build(name, where)
@@ -307,30 +278,3 @@ def load(
         # Not before: what reading a file frees on the way had better go back.
         _memory.keep()
     return backbone
-
-
-def _member(name: ModelName) -> str:
-    """The file of the room that reads this model; pipelines are told apart by their model_index.json."""
-    members = schemes()[name.scheme]
-    pipelines = registry.declared("backbones", "PIPELINES")
-    if not any(m in pipelines for m in members):
-        return members[0]
-    found = _folders.pipeline_class(_folders.local(name))
-    for member in members:
-        if found in pipelines.get(member, ()):
-            return member
-    supported = [p for m in members for p in pipelines.get(m, ())]
-    raise unknown(f"reader for the pipeline class of {name}:", found, supported)
-
-
-def _check_file(name: ModelName, member: str) -> None:
-    """Look for the file of weights before anything that takes seconds to import."""
-    wanted = registry.declared("backbones", "FILE").get(member)
-    given = name.argument
-    if wanted is not None and wanted.endswith("@FILE"):
-        given = given.partition("@")[2]
-    path = Path(given)
-    if wanted is None or not given or path.is_file():
-        return
-    what = "is a folder" if path.is_dir() else "does not exist"
-    raise BadModel(f"{name}: the file {path} {what}. Give {wanted}.")
