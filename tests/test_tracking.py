@@ -67,6 +67,19 @@ def test_the_best_of_each_quality_is_a_model_and_a_stopped_run_keeps_the_same(
         assert (stopped / name / WEIGHTS).read_bytes() == (whole / name / WEIGHTS).read_bytes()
 
 
+def test_measuring_takes_the_threads_of_those_that_wait(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, used = torch.get_num_threads(), []
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setattr(Distance, "of", lambda *_: (used.append(torch.get_num_threads()), 1.0)[1])
+    monkeypatch.setattr(_quality, "best_tap", lambda *_: (0.5, "b=5, sigma 0.18"))
+    monkeypatch.setattr(_probing, "accuracy", lambda *_: (used.append(torch.get_num_threads()), 0.5)[1])
+    code, _, err = command(*TINY, *TRACK, "--images", 64, "--probe-every", 64, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert used == [3 * own] * 2 and torch.get_num_threads() == own
+
+
 def test_what_is_tracked_is_measured_and_shown(tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     code, _, err = command(*TINY, *TRACK, "--out", out)

@@ -6,6 +6,7 @@ training of one process with the same batch, to rounding. Without a launcher all
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -57,6 +58,17 @@ def company(out: Path, device: torch.device | None = None) -> Iterator[None]:
         if distributed.is_initialized():
             distributed.destroy_process_group()
         PartialState._reset_state()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """What the first process does while the others wait for it: the threads of those on its machine are free."""
+    own = torch.get_num_threads()
+    torch.set_num_threads(own * int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def count() -> int:

@@ -189,7 +189,7 @@ class Trainer:
 
     def probe(self) -> float:
         """Accuracy on val of the averaged network, see `_probing`."""
-        with self.averaged():
+        with self.averaged(), _together.alone():
             return _probing.accuracy(self.backbone, self._dataset, self.backbone.step(_probing.SIGMA))
 
     def save(self, path: Path) -> None:

@@ -205,11 +205,11 @@ def _track(
     """Note both qualities, and keep the network where it is the best so far in one of them."""
     if distance is None:
         return
-    from twofold.steps import _probing, _quality
+    from twofold.steps import _probing, _quality, _together
 
     metrics = folder / "metrics.jsonl"
     before = _course.notes(metrics)
-    with trainer.averaged():
+    with trainer.averaged(), _together.alone():
         found: dict[str, Any] = {"fd": distance.of(trainer.backbone)}
         if _probing.possible(dataset):
             found["tapped"], found["tap"] = _quality.best_tap(trainer.backbone, dataset)
