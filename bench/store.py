@@ -136,7 +136,7 @@ import numpy as np
 from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.records import Cell, Tap
-from twofold.steps import _fill
+from twofold.steps import _cells, _fill
 
 count, out = int(sys.argv[1]), Path(sys.argv[2])
 digits = datasets.load("digits")
@@ -150,7 +150,7 @@ class Many(datasets.Dataset):
 
 backbone = backbones.load(sys.argv[3], device="cpu", precision="fp32")
 reading = _fill.Reading(batch=64)
-wanted = _fill.cells(backbone, ["mid"], [20.0, 100.0], [1, 2])
+wanted = _cells.asked(backbone, ["mid"], [20.0, 100.0], [1, 2])
 target = _fill.open_store(out, backbone, Many(), reading)
 assert _fill.fill(target, backbone, Many(), ["train"], wanted, reading) == 2 * count
 with open("/proc/self/status") as status:

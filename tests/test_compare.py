@@ -15,7 +15,7 @@ from twofold import results, store
 from twofold.analyses import cka
 from twofold.datasets import base as datasets
 from twofold.plots import similarities
-from twofold.steps import _fill, _sides
+from twofold.steps import _cells, _fill, _sides
 from twofold.steps._part import Drawn
 
 Command = Callable[..., tuple[int, str, str]]
@@ -158,7 +158,7 @@ def test_every_chunk_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     dataset, backbone = datasets.load("digits"), backbones.load("pixels:8")
     rows = Drawn(dataset, "train", 300, 0)
     reading = _fill.Reading()
-    cells = tuple(_fill.cells(backbone, ("all",), [None], (1, 2, 8)))
+    cells = tuple(_cells.asked(backbone, ("all",), [None], (1, 2, 8)))
     side = _sides.Side("pixels:8", backbone, cells, reading)
     opened, _ = side.filled(str(tmp_path), rows, "train")
     seen: list[tuple[str, int]] = []

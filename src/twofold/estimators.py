@@ -27,7 +27,7 @@ from twofold.heads import base as heads
 from twofold.heads.base import Head
 from twofold.records import Cell
 from twofold.settings import setting
-from twofold.steps import _classifier, _fill, _images, _remembered
+from twofold.steps import _cells, _classifier, _images, _remembered
 from twofold.steps._classifier import Classifier
 from twofold.steps._fill import Reading
 
@@ -54,7 +54,7 @@ class Checked(Reading):
             raise BadSetting(f"{self.model} is a diffusion model: give t or sigma with the block.")
         t, sigma = (None if v is None else (v,) for v in (self.t, self.sigma))
         pool = usual_pool if self.pool is None else self.pool
-        return _fill.cells(backbone, (self.block or "1",), _fill.steps(backbone, t, sigma), (pool,))[0]
+        return _cells.asked(backbone, (self.block or "1",), _cells.steps(backbone, t, sigma), (pool,))[0]
 
 
 @dataclass(eq=False, repr=False)
@@ -117,7 +117,7 @@ class DiffusionFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, _Read
         backbone = _remembered.load(checked.model, checked.alone)
         cell = checked.cell(backbone, usual_pool=1)
         self.cell_, self.fingerprint_ = str(cell), backbone.fingerprint
-        self._n_features_out = int(np.prod(_fill.row_shape(backbone, cell)))
+        self._n_features_out = int(np.prod(_cells.shape(backbone, cell)))
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:  # noqa: N803

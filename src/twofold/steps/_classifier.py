@@ -20,7 +20,7 @@ from twofold.backbones.base import Backbone
 from twofold.errors import BadModel, BadRun, UserError
 from twofold.heads.base import Head
 from twofold.records import Cell
-from twofold.steps import _fill, _remembered
+from twofold.steps import _cells, _remembered
 from twofold.steps._fill import Reading
 
 FILE, LEARNED = "classifier.json", "learned-"
@@ -183,7 +183,7 @@ def _check_head(classifier: Classifier, path: Path) -> None:
     with files.undamaged(path, ADVICE):
         try:
             backbone.check_step(classifier.cell.tap.t)
-            shape = _fill.row_shape(backbone, classifier.cell)
+            shape = _cells.shape(backbone, classifier.cell)
             scores = classifier.head.scores(np.zeros((1, *shape), dtype=np.float32))
         except (UserError, RuntimeError) as error:
             raise ValueError(str(error)) from error

@@ -15,7 +15,7 @@ from twofold.errors import BadRun, BadSetting
 from twofold.heads.base import Head
 from twofold.records import Cell, Number, Tap, number_text
 from twofold.settings import setting
-from twofold.steps import _fill, _memory, _views
+from twofold.steps import _cells, _fill, _memory, _views
 
 # What must stand in the choice.json of a run of select.
 CHOICE = {"model": str, "backbone": str, "data": str, "cell": str, "block": int, "t": Number | None, "pool": int}
@@ -189,8 +189,8 @@ def _given(place: Place, backbone: Backbone, maps: bool) -> list[Cell]:
         raise BadSetting("probe --block must be one block or several, not all. `twofold select` finds the best of all.")
     if isinstance(backbone, DiffusionBackbone) and place.t is None and place.sigma is None:
         raise BadSetting(f"{place.model} is a diffusion model: give --t or --sigma with --block.")
-    steps = _fill.steps(backbone, place.t, place.sigma)
-    return _fill.cells(backbone, place.block, steps, (0 if maps else place.pool or 1,))
+    steps = _cells.steps(backbone, place.t, place.sigma)
+    return _cells.asked(backbone, place.block, steps, (0 if maps else place.pool or 1,))
 
 
 def _voting(number: int, steps: list[float | None], backbone: Backbone) -> list[float | None]:

@@ -25,7 +25,7 @@ from twofold.datasets.base import Dataset, Rows
 from twofold.errors import BadSetting
 from twofold.records import Cell
 from twofold.steps import _batching, _labels, _rows
-from twofold.steps._fill import steps as noise_steps
+from twofold.steps._cells import steps as noise_steps
 from twofold.steps._trials import Predictions
 
 if TYPE_CHECKING:

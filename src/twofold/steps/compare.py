@@ -16,7 +16,7 @@ from twofold.errors import BadData, BadSetting
 from twofold.records import Outcome, Score
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _fill, _likeness, _sides
+from twofold.steps import _cells, _fill, _likeness, _sides
 from twofold.steps._likeness import Pair
 from twofold.steps._part import Drawn
 from twofold.steps._sides import Side
@@ -141,8 +141,8 @@ def _both(config: Config, models: Sequence[str], loaded: dict[str, Backbone]) ->
         backbone = loaded[model]
         clean = noisy and not isinstance(backbone, DiffusionBackbone)
         asked = (None, None) if clean else (config.t, config.sigma)
-        steps = _fill.steps(backbone, *asked) if asked != (None, None) else _default(backbone)
-        cells = tuple(_fill.cells(backbone, blocks, steps, config.pool))
+        steps = _cells.steps(backbone, *asked) if asked != (None, None) else _default(backbone)
+        cells = tuple(_cells.asked(backbone, blocks, steps, config.pool))
         found.append(Side(model, backbone, cells, reading if steps == [None] else how))
     return found[0], found[1]
 

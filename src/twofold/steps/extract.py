@@ -8,7 +8,7 @@ from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.records import Outcome
 from twofold.settings import setting
-from twofold.steps import _fill, _spread, _views
+from twofold.steps import _cells, _fill, _spread, _views
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def run(config: Config) -> Outcome:
     dataset = datasets.load(config.data, on_error=config.on_error)
     dataset.tell_skipped()
     backbone = config.load(config.model)
-    wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
+    wanted = _cells.asked(backbone, config.blocks, _cells.steps(backbone, config.t, config.sigma), config.pool)
     target = _fill.open_store(config.out, backbone, dataset, config)
     passes = _spread.fill(target, backbone, dataset, splits, wanted, config)
     rows = {split: len(target.index(split)) for split in splits}

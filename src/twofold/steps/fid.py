@@ -17,7 +17,7 @@ from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.errors import BadData, BadSetting
 from twofold.records import Cell, Outcome, Score, number_text
 from twofold.settings import setting
-from twofold.steps import _fill, _image_sets, _memory, _spread
+from twofold.steps import _cells, _fill, _image_sets, _memory, _spread
 from twofold.steps._image_sets import Side, Stored
 
 log = logging.getLogger("twofold")
@@ -137,7 +137,7 @@ def _cell(config: Config, backbone: Backbone) -> Cell:
     block = backbone.block(backbone.blocks[-1].number if config.block is None else config.block)
     pixels = backbones.parse(backbone.name).scheme == "pixels"
     pool = config.pool or (block.size if pixels else 1)
-    return _fill.cells(backbone, [block.name], _fill.steps(backbone, t, sigma), [pool])[0]
+    return _cells.asked(backbone, [block.name], _cells.steps(backbone, t, sigma), [pool])[0]
 
 
 def _compare(config: Config, sides: Sequence[Side], backbone: Backbone | None, cell: Cell, folder: Path) -> list[Score]:

@@ -20,7 +20,7 @@ from twofold.heads import base as heads
 from twofold.records import Cell, Outcome, Score
 from twofold.runs import Run
 from twofold.settings import Settings, setting
-from twofold.steps import _epochs, _fill, _labels, _metrics, _rows, _shots, _trials, _tuned
+from twofold.steps import _cells, _epochs, _labels, _metrics, _rows, _shots, _trials, _tuned
 from twofold.steps._trials import Predictions
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def run(config: Config) -> Outcome:
     backbone, lower = _tuned.loaded(config.model, config.mode, config.device or runs.own_gpu(), config.precision)
     if config.checkpointing:
         _recompute(config, backbone)
-    plan = _Plan(dataset, backbone, lower, _cells(config, backbone, head), head, _pairs(config, backbone))
+    plan = _Plan(dataset, backbone, lower, _read_at(config, backbone, head), head, _pairs(config, backbone))
     _check_company(config, dataset)
     made_from = {"model": backbone.fingerprint, "data": dataset.fingerprint}
     with runs.opened(config.out, "finetune", config, made_from, together=True) as run_:
@@ -161,7 +161,7 @@ def _head(config: Config) -> Trained:
     return head
 
 
-def _cells(config: Config, backbone: Backbone, head: Trained) -> tuple[Cell, ...]:
+def _read_at(config: Config, backbone: Backbone, head: Trained) -> tuple[Cell, ...]:
     """Where it is read: every block at every step."""
     diffusion = isinstance(backbone, DiffusionBackbone)
     if config.mode != "frozen" and not diffusion:
@@ -171,7 +171,7 @@ def _cells(config: Config, backbone: Backbone, head: Trained) -> tuple[Cell, ...
     if diffusion and config.t is None and config.sigma is None:
         raise BadSetting(f"{config.model} is a diffusion model: give --t or --sigma with --block.")
     pool = (0 if head.maps or head.several else 1) if config.pool is None else config.pool
-    cells = tuple(_fill.cells(backbone, config.block, _fill.steps(backbone, config.t, config.sigma), (pool,)))
+    cells = tuple(_cells.asked(backbone, config.block, _cells.steps(backbone, config.t, config.sigma), (pool,)))
     _rows.check_reads(head, len(cells))
     return cells
 

@@ -22,7 +22,7 @@ from twofold.plots import heatmaps
 from twofold.records import Cell, Outcome, Score, number_text
 from twofold.runs import Run
 from twofold.settings import setting
-from twofold.steps import _adaptive, _fill, _judging, _labels, _memory, _shots, _spread
+from twofold.steps import _adaptive, _cells, _fill, _judging, _labels, _memory, _shots, _spread
 from twofold.steps._adaptive import Found, Plan
 from twofold.steps._judging import Judge
 from twofold.store import Store
@@ -65,7 +65,7 @@ def run(config: Config) -> Outcome:
     if heads.load(config.head).maps:
         raise BadSetting(f"--head {config.head} reads maps, and a cell is judged on pooled rows. Select with ridge.")
     backbone = config.load(config.model)
-    wanted = _fill.cells(backbone, config.blocks, _fill.steps(backbone, config.t, config.sigma), config.pool)
+    wanted = _cells.asked(backbone, config.blocks, _cells.steps(backbone, config.t, config.sigma), config.pool)
     _labels.check(dataset)
     if config.shots:
         _shots.check(dataset, config.shots)

@@ -16,7 +16,7 @@ from twofold.errors import BadData, BadSetting
 from twofold.plots import insides
 from twofold.records import Cell, Outcome, number_text
 from twofold.settings import Settings, setting
-from twofold.steps import _fill
+from twofold.steps import _cells
 from twofold.steps._fill import Reading
 
 SIGMAS = (0.05, 0.31, 0.8, 2.0)  # by default: hardly noised to hardly seen
@@ -131,7 +131,7 @@ def _blocks(backbone: Backbone, asked: tuple[str, ...] | None) -> list[int]:
 
 def _steps(backbone: Backbone, config: Config) -> list[float | None]:
     default = SIGMAS if isinstance(backbone, DiffusionBackbone) and config.t is None else None
-    return _fill.steps(backbone, config.t, config.sigma or default)
+    return _cells.steps(backbone, config.t, config.sigma or default)
 
 
 def _row_name(path: Path, t: float | None, backbone: Backbone, *, single: bool) -> str:
