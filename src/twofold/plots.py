@@ -17,6 +17,7 @@ from twofold import files
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.PngImagePlugin import PngInfo
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 LEAST_SIDE = 32  # pixels of an image in a grid, so that small ones can be seen
@@ -269,7 +270,7 @@ def side_by_side(pictures: Sequence[Path], out: Path, *, height: int = 640, gap:
         sheet.save(temporary, optimize=True)
 
 
-def before_after(rows: Sequence[tuple[NDArray[np.uint8], Sequence[Path]]], out: Path) -> None:
+def before_after(rows: Sequence[tuple[NDArray[np.uint8], Sequence[Path]]], out: Path, mark: PngInfo) -> None:
     """One row an image: what was given, [h, w, 3], and its results, all brought to one size without smoothing."""
     from PIL import Image
 
@@ -282,7 +283,7 @@ def before_after(rows: Sequence[tuple[NDArray[np.uint8], Sequence[Path]]], out: 
             shown = tile.resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(shown, (4 * GAP + column * step, 4 * GAP + row * step))
     with files.replacing(out) as temporary:
-        sheet.save(temporary, optimize=True)
+        sheet.save(temporary, optimize=True, pnginfo=mark)
 
 
 def samples(classes: Sequence[str], columns: Sequence[tuple[str, Sequence[Tile]]], title: str, out: Path) -> None:
