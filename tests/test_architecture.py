@@ -49,6 +49,15 @@ def test_a_file_is_trained_as_it_says_and_belongs_to_the_run(tmp_path: Path, com
     assert code == 2 and err.count("\n") == 1 and "unet is" in err, err
 
 
+def test_a_network_without_a_middle_is_probed_before_its_decoder(tmp_path: Path, command: Command) -> None:
+    file, out = tmp_path / "unet.json", tmp_path / "out"
+    file.write_text(json.dumps({**SMALL, "mid_block_type": None}))
+    code, _, err = command(*TRAIN, "--out", out, "--unet", file, "--probe-every", 1, "--track", 1)
+    assert code == 0, err
+    assert "mid" not in [block.name for block in base.load(str(out), device="cpu").blocks]
+    assert (out / "best-probe").is_dir()
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -61,6 +70,7 @@ def test_a_file_is_trained_as_it_says_and_belongs_to_the_run(tmp_path: Path, com
         ({"down_block_types": ["DownBlock2D"]}, "does not fit"),
         ({"down_block_types": ["NoBlock", "DownBlock2D"]}, "does not fit"),
         ({"class_embed_type": "timestep"}, "class_embed_type"),
+        ({"time_embedding_type": "fourier"}, "time_embedding_type"),
         (None, "not JSON"),
     ],
 )

@@ -113,8 +113,10 @@ def test_the_same_again_is_done_and_other_files_are_not_written_over(
     out = tmp_path / "out.png"
     arguments = ("edit", "vary", "--model", f"run:{tiny_run}", "--image", pictures[0], "--out", out, *FEW)
     assert command(*arguments)[0] == 0
-    before = out.stat().st_mtime_ns
+    before, picture = out.stat().st_mtime_ns, ("--picture", tmp_path / "both.png")
     assert command(*arguments)[0] == 0 and out.stat().st_mtime_ns == before
+    for _ in range(2):
+        assert command(*arguments, *picture)[0] == 0 and out.stat().st_mtime_ns == before
     code, _, err = command(*arguments, "--seed", "1")
     assert code == 2 and "is there" in err and err.count("\n") == 1
 
@@ -133,6 +135,12 @@ def test_the_same_again_is_done_and_other_files_are_not_written_over(
         ("vary", ("--noise-level", 9), "of edit denoise"),
         ("vary", ("--num", 2), "Give a folder"),
         ("vary", ("--image", "none.png"), "does not exist"),
+        ("vary", ("--image", "FOLDER"), "outside"),
+        ("vary", ("--out", "OUT.jpg"), "ends in .png"),
+        ("vary", ("--picture", "OUT"), "end in .png"),
+        ("vary", ("--picture", "OUT.png"), "both"),
+        ("vary", ("--picture", "THERE"), "no picture of `twofold edit`"),
+        ("inpaint", ("--mask", "BLACK"), "white"),
         ("paint", (), "paint"),
     ],
 )
@@ -145,8 +153,13 @@ def test_mistakes_are_one_line(
     more: tuple[object, ...],
     says: str,
 ) -> None:
-    more = tuple(pictures[3] if m == "SMALL" else m for m in more)
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    places = {
+        "SMALL": pictures[3], "FOLDER": tmp_path, "OUT": tmp_path / "out", "OUT.png": tmp_path / "out.png",
+        "OUT.jpg": tmp_path / "out.jpg", "THERE": tmp_path / "black.png", "BLACK": tmp_path / "black.png",
+    }  # fmt: skip
+    more = tuple(places.get(str(m), m) for m in more)
     given = ("--model", f"run:{tiny_run}", "--image", pictures[0], "--out", tmp_path / "out.png")
     code, out, err = command("edit", task, *given, *FEW, *more)
     assert code == 2 and not out and err.count("\n") == 1 and says in err, err
-    assert not (tmp_path / "out.png").exists()
+    assert not list(tmp_path.glob("out*"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import ConsistencyModelPipeline, DDPMPipeline
+from PIL import Image
 from torch import Tensor
 
 from twofold.backbones import base
@@ -153,7 +154,7 @@ def test_which_labels_are_left_out_belongs_to_the_image() -> None:
     assert float((whole.chances < 0.1).mean()) == pytest.approx(0.1, abs=0.03)
 
 
-@pytest.mark.parametrize("wrong", [("--schedule", "cosine"), ("--learned-variance",)])
+@pytest.mark.parametrize("wrong", [("--schedule", "cosine"), ("--learned-variance",), ("--steps", "10")])
 def test_edm_has_no_ladder(wrong: tuple[str, ...], tmp_path: Path, command: Command) -> None:
     code, _, err = command(*TINY, "--out", tmp_path / "out", "--objective", "edm", *wrong)
     assert code == 2 and err.count("\n") == 1 and wrong[0] in err, err
@@ -163,6 +164,18 @@ def test_edm_has_no_ladder(wrong: tuple[str, ...], tmp_path: Path, command: Comm
 def test_labels_that_are_not_told_cannot_be_left_out(tmp_path: Path, command: Command) -> None:
     code, _, err = command(*TINY, "--out", tmp_path / "out", "--label-dropout", 0.3)
     assert code == 2 and err.count("\n") == 1 and "Give --labels" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kept", ["one", "."])
+def test_labels_of_one_class_or_none_are_nothing_to_tell(kept: str, tmp_path: Path, command: Command) -> None:
+    folder = tmp_path / "data" / kept
+    folder.mkdir(parents=True)
+    for k in range(8):
+        Image.new("L", (8, 8), 9 * k).save(folder / f"{k}.png")
+    given = ("--data", f"folder:{tmp_path / 'data'}", "--labels", "--out", tmp_path / "out")
+    code, _, err = command(*TINY, *given)
+    assert code == 2 and err.count("\n") == 1 and "Leave --labels out" in err, err
     assert not (tmp_path / "out").exists()
 
 

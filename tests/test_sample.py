@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from twofold.backbones import base
 from twofold.backbones._processes import Exploding, Flow, Ladder, Process, Sigma
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets import base as datasets
+from twofold.errors import BadSetting, UnknownName
 from twofold.steps import _drawn, _guidance, _samplers
 from twofold.steps.sample import Config, Drawing
 
@@ -328,6 +330,25 @@ def test_classes_can_be_called_by_name(tmp_path: Path, command: Command) -> None
     assert _guidance.folders(backbone)[7:] == ["word 7", "Crane_bird 8", "crane_bird 9"]
     code, _, err = command("sample", "--model", f"diffusers:{folder}", "--out", tmp_path / "run", "--label", "wrod 3")
     assert code == 2 and "Did you mean 'word 3'" in err
+
+
+def called(*names: str) -> Any:
+    return SimpleNamespace(name="it", classes=len(names), class_names=names)
+
+
+def test_a_name_is_of_one_class_alone() -> None:
+    """As in ImageNet: a whole name is no synonym of another class, and what two classes are called is refused."""
+    birds = called("missile", "projectile, missile", "crane", "crane", "tower, crane")
+    assert _guidance.classes(birds, ("missile", "projectile", "tower", "3")) == (0, 1, 4, 3)
+    with pytest.raises(BadSetting, match="2, 3"):
+        _guidance.classes(birds, ("crane",))
+
+
+def test_where_names_are_numbers_no_other_number_is_a_class() -> None:
+    assert _guidance.classes(called("1", "2", "3"), ("3", "1")) == (2, 0)
+    for wrong in ("0", "02", "4"):
+        with pytest.raises(UnknownName, match="1, 2, 3"):
+            _guidance.classes(called("1", "2", "3"), (wrong,))
 
 
 def test_an_encoder_cannot_generate(tmp_path: Path, command: Command) -> None:

@@ -157,6 +157,17 @@ def test_what_has_no_classes_is_trained_on_and_not_probed(
     assert (out / "best-fd").is_dir() and not (out / "best-probe").exists()
 
 
+def test_qualities_need_images_of_val(sorted_folder: Path, tmp_path: Path, command: Command) -> None:
+    data = tmp_path / "data"
+    for split, images in (("train", 4), ("val", 1)):
+        (data / split).mkdir(parents=True)
+        for path in sorted((sorted_folder / "class0").iterdir())[:images]:
+            shutil.copy(path, data / split)
+    code, _, err = command(*TINY, *TRACK[:5], "20", "--data", f"folder:{data}", "--out", tmp_path / "out")
+    assert code == 2 and err.count("\n") == 1 and "two images of val" in err, err
+    assert not (tmp_path / "out").exists()
+
+
 def test_features_that_cannot_compare_are_one_line(tiny_run: Path, tmp_path: Path, command: Command) -> None:
     for wrong, says in ((str(tiny_run), "is a diffusion model"), ("pixel", "'pixels'")):
         code, _, err = command(*TINY, *TRACK, "--track-features", wrong, "--out", tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,13 @@ def test_models_that_cannot_be_told_these_classes_are_one_line(
             Image.new("L", (8, 8), 10 * k).save(tmp_path / "data" / name / f"{k}.png")
     code, _, err = probe(command, grey, tmp_path / "run", "--data", f"folder:{tmp_path / 'data'}")
     assert code == 2 and "knows 10 classes" in err
+
+
+def test_the_same_classes_in_another_order_are_one_line(grey: str, tmp_path: Path, command: Command) -> None:
+    """Class k of the data would be taken for another class of the model."""
+    model = tmp_path / "model"
+    shutil.copytree(grey.removeprefix("diffusers:"), model)
+    (model / "finished.json").write_text(json.dumps({"classes": list("0123456798")}))
+    code, _, err = probe(command, f"diffusers:{model}", tmp_path / "run")
+    assert code == 2 and err.count("\n") == 1 and "class 8 is '9'" in err, err
+    assert not (tmp_path / "run").exists()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twofold import files
 from twofold.plots._drawn import blank, save
+
+if TYPE_CHECKING:
+    from PIL.PngImagePlugin import PngInfo
 
 LEAST_SIDE = 32  # pixels of an image in a grid, so that small ones can be seen
 GAP = 2
@@ -54,7 +58,7 @@ def side_by_side(pictures: Sequence[Path], out: Path, *, height: int = 640, gap:
         sheet.save(temporary, optimize=True)
 
 
-def before_after(rows: Sequence[tuple[NDArray[np.uint8], Sequence[Path]]], out: Path) -> None:
+def before_after(rows: Sequence[tuple[NDArray[np.uint8], Sequence[Path]]], out: Path, mark: PngInfo) -> None:
     """One row an image: what was given, [h, w, 3], and its results, all brought to one size without smoothing."""
     from PIL import Image
 
@@ -67,7 +71,7 @@ def before_after(rows: Sequence[tuple[NDArray[np.uint8], Sequence[Path]]], out: 
             shown = tile.resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(shown, (4 * GAP + column * step, 4 * GAP + row * step))
     with files.replacing(out) as temporary:
-        sheet.save(temporary, optimize=True)
+        sheet.save(temporary, optimize=True, pnginfo=mark)
 
 
 def samples(classes: Sequence[str], columns: Sequence[tuple[str, Sequence[Tile]]], title: str, out: Path) -> None:

@@ -115,6 +115,8 @@ def settings(wanted: Wanted) -> dict[str, Any]:
         "num_class_embeds": wanted.classes or None,
         "class_embed_type": None,
         "dropout": 0.0,  # its chances would not belong to the image
+        # The other kind takes the logarithm of the noise step, and divides by it: there are steps of 0 and below.
+        "time_embedding_type": "positional",
     }
     if wanted.unet not in NAMED:
         return _from_file(wanted, common)

@@ -12,6 +12,9 @@ from twofold.errors import BadData, BadRun, BadSetting
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.PngImagePlugin import PngInfo
+
+PICTURE = "before and after"  # the mark of a picture
 
 
 def paths(out: Path, images: Sequence[Path], num: int, read: Sequence[Path], picture: Path | None) -> list[list[Path]]:
@@ -41,7 +44,34 @@ def paths(out: Path, images: Sequence[Path], num: int, read: Sequence[Path], pic
     for path in [*(one for some in found for one in some), *([picture] if picture else [])]:
         if path.resolve() in given:
             raise BadSetting(f"{path} would be written over: it is an image that is read. Give another --out.")
+    if picture and picture.resolve() in {one.resolve() for some in found for one in some}:
+        raise BadSetting(f"{picture} would be both a result and the picture. Give --picture another file.")
     return found
+
+
+def check_places(out: Path, folders: Sequence[Path], picture: Path | None) -> None:
+    """Refuse places where results would be images to edit for the next run, or where a picture cannot be written.
+
+    Args:
+        out: see `paths`.
+        folders: whose images are edited, whatever lies below them.
+        picture: see `paths`.
+    """
+    from twofold.datasets import _decode
+
+    if out.suffix.lower() in _decode.SUFFIXES and out.suffix.lower() != ".png" and not out.is_dir():
+        raise BadSetting(f"Results are PNG files, and --out {out} is none. Give a name that ends in .png, or a folder.")
+    if picture and picture.suffix.lower() != ".png":
+        raise BadSetting(f"--picture {picture} must end in .png.")
+    for flag, path in (("--out", out), ("--picture", picture)):
+        inside = [f for f in folders if path and f.is_dir() and path.resolve().is_relative_to(f.resolve())]
+        if inside:
+            raise BadSetting(
+                f"{flag} {path} lies in {inside[0]}, whose images are edited: what is written there would be edited by "
+                "the next run. Give a place outside of it."
+            )
+    if picture and picture.exists() and (picture.is_dir() or _mark(picture) != PICTURE):
+        raise BadRun(f"{picture} is there, and is no picture of `twofold edit`. Give another --picture, or remove it.")
 
 
 def are_done(outs: Sequence[Path], key: str) -> bool:
@@ -51,26 +81,37 @@ def are_done(outs: Sequence[Path], key: str) -> bool:
 
 def _is_done(out: Path, key: str) -> bool:
     """Whether this very result is there."""
-    from PIL import Image, UnidentifiedImageError
-
     if not out.exists():
         return False
-    try:
-        with Image.open(out) as image:
-            found = image.info.get("twofold")
-    except (UnidentifiedImageError, OSError):
-        found = None
-    if found != key:
+    if _mark(out) != key:
         raise BadRun(f"{out} is there, and is not the result of this command. Give another --out, or remove it.")
     return True
+
+
+def _mark(path: Path) -> str | None:
+    """What an image says it is the result of; nothing where it is none of ours."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            found: str | None = image.info.get("twofold")
+    except (UnidentifiedImageError, OSError):
+        return None
+    return found
 
 
 def save(image: NDArray[np.uint8], out: Path, key: str) -> None:
     """Write a PNG that says what it is the result of."""
     from PIL import Image
+
+    with files.replacing(out) as temporary:
+        Image.fromarray(image).save(temporary, pnginfo=mark(key))
+
+
+def mark(word: str) -> PngInfo:
+    """What is written into a PNG beside its pixels."""
     from PIL.PngImagePlugin import PngInfo
 
-    mark = PngInfo()
-    mark.add_text("twofold", key)
-    with files.replacing(out) as temporary:
-        Image.fromarray(image).save(temporary, pnginfo=mark)
+    found = PngInfo()
+    found.add_text("twofold", word)
+    return found

@@ -21,21 +21,39 @@ def classes(backbone: DiffusionBackbone, asked: Sequence[str]) -> tuple[int, ...
     """The class numbers of names and numbers; `all` is each class once.
 
     Raises:
-        BadSetting, UnknownName: the model has no classes, or none of that name or number.
+        BadSetting, UnknownName: the model has no classes, none of that name or number, or several of that name.
     """
     if not backbone.classes:
         raise BadSetting(f"{backbone.name} knows no classes, so a label means nothing to it. Leave --label out.")
     if tuple(asked) == (ALL,):
         return tuple(range(backbone.classes))
-    known = {word: k for k, name in enumerate(backbone.class_names) for word in (*_synonyms(name), name)}
-    return tuple(known[one] if one in known else _number(one, backbone, known) for one in asked)
+    known = _called(backbone.class_names)
+    return tuple(_class(one, backbone, known) for one in asked)
 
 
-def _number(asked: str, backbone: DiffusionBackbone, known: dict[str, int]) -> int:
+def _called(names: Sequence[str]) -> dict[str, list[int]]:
+    """The classes of each name; a synonym of one class that is the whole name of another is that one's."""
+    whole: dict[str, list[int]] = {}
+    parts: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        whole.setdefault(name, []).append(k)
+        for word in dict.fromkeys(_synonyms(name)):
+            parts.setdefault(word, []).append(k)
+    return parts | whole
+
+
+def _class(asked: str, backbone: DiffusionBackbone, known: dict[str, list[int]]) -> int:
+    if asked in known:
+        if len(known[asked]) > 1:
+            shared = ", ".join(map(str, known[asked]))
+            raise BadSetting(f"Several classes of {backbone.name} are called {asked!r}. Give one of: {shared}.")
+        return known[asked][0]
+    number = asked.lstrip("-").isdecimal()
+    # Where names are numbers, as of folders 1, 2 and 3, a number that is no name may mean this or that.
+    if known and (not number or any(word.isdecimal() for word in known)):
+        raise unknown(f"class of {backbone.name}", asked, known)
     if asked.isdecimal() and int(asked) < backbone.classes:
         return int(asked)
-    if known and not asked.lstrip("-").isdecimal():
-        raise unknown(f"class of {backbone.name}", asked, known)
     raise BadSetting(f"--label of {backbone.name} must be 0 to {backbone.classes - 1}, or all; not {asked}.")
 
 

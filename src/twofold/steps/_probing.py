@@ -34,8 +34,8 @@ def possible(dataset: Dataset) -> bool:
 
 
 def middle(backbone: DiffusionBackbone) -> int:
-    """The number of a U-Net's middle block."""
-    return next(block.number for block in backbone.blocks if block.name == "mid")
+    """The number of a U-Net's middle block, or of the last before the decoder where there is none."""
+    return max(block.number for block in backbone.blocks if not block.name.startswith("up."))
 
 
 def _features(

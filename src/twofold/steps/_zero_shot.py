@@ -122,13 +122,26 @@ def rows(config: _rows.Place, dataset: Dataset, noises: int, stages: int) -> Ite
                 f"{model} cannot be told a class, which the head {NAME} needs. Give a class-conditional diffusion "
                 "model, or a head that learns from features: --head ridge with --choice."
             )
-        if backbone.classes != len(dataset.classes):
-            raise BadSetting(
-                f"{model} knows {backbone.classes} classes and {dataset.name} has {len(dataset.classes)}; the head "
-                f"{NAME} takes class k of the data for class k of the model. Give data of the model's own classes."
-            )
+        _check_classes(model, backbone, dataset)
         control = model != config.model
         yield Whole("untrained" if control else model, backbone, _stages(config, backbone, noises, stages), control)
+
+
+def _check_classes(model: str, backbone: DiffusionBackbone, dataset: Dataset) -> None:
+    """Raise `BadSetting` where class k of the data is not class k of the model, as far as names can tell."""
+    if backbone.classes != len(dataset.classes):
+        raise BadSetting(
+            f"{model} knows {backbone.classes} classes and {dataset.name} has {len(dataset.classes)}; the head "
+            f"{NAME} takes class k of the data for class k of the model. Give data of the model's own classes."
+        )
+    # Other names may mean the same classes, as ImageNet's words and folders do; the same names elsewhere do not.
+    if sorted(backbone.class_names) == sorted(dataset.classes):
+        for k, (own, theirs) in enumerate(zip(backbone.class_names, dataset.classes, strict=True)):
+            if own != theirs:
+                raise BadSetting(
+                    f"Of {model} class {k} is {own!r}, of {dataset.name} it is {theirs!r}; the head {NAME} takes class "
+                    "k of the data for class k of the model. Give data with the classes in the model's order."
+                )
 
 
 def _stages(config: _rows.Place, backbone: DiffusionBackbone, noises: int, stages: int) -> Stages:

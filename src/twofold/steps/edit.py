@@ -43,7 +43,7 @@ class Config(Settings):
     task: str = setting(help=f"what to do: {', '.join(OWN)}", positional=True, choices=tuple(OWN))
     model: str = setting(help="diffusion model: run:DIR, adm:FILE.pt or diffusers:DIR_OR_HUB_ID")
     image: tuple[Path, ...] = setting(help="image files, and folders of them, with commas between them")
-    out: Path = setting(help="a file that ends in .png for one result; else a folder", identity=False)
+    out: Path = setting(help="a file ending in .png for one result; else a folder outside of --image's", identity=False)
     noise_level: float | None = setting(
         None, none="estimated", help="denoise: standard deviation in grey levels (0..255)", least=0.01, most=10**4
     )
@@ -60,7 +60,7 @@ class Config(Settings):
         help="runs whose mean is the result: higher PSNR, smoother images", least=1, most=10**4,
     )  # fmt: skip
     rounds: int = setting(1, help="how often each step is walked", least=1, most=1000)
-    picture: Path | None = setting(None, help="before/after picture to write", identity=False)
+    picture: Path | None = setting(None, help="before/after picture to write, a PNG file", identity=False)
     batch: int = setting(64, help="images a forward pass", least=1, most=10**6, identity=False)
     seed: int = setting(0, help="seed of the noise; it belongs to the image's own pixels", least=0, most=2**63 - 1)
     device: str | None = setting(None, help="cpu, cuda, cuda:N or mps; none: a GPU where there is one", identity=False)
@@ -72,11 +72,14 @@ def run(config: Config) -> Outcome:
     from twofold.steps import _images
 
     config = complete(config)
+    _edited.check_places(config.out, config.image, config.picture)
     paths = _images.paths(config.image)
     outs = _edited.paths(config.out, paths, config.num, [config.mask] if config.mask else [], config.picture)
     # First without weights, whose reading may take minutes.
     side = _check(config, backbones.load(config.model, weightless=True))
     _check_sizes(config, paths, side)
+    if config.mask and not _missing(_images.picture(config.mask)).any():
+        raise BadData(f"{config.mask} has no white pixel (128 of 255 or more), so nothing is to be filled in. Mend it.")
     backbone = backbones.load(config.model, device=config.device, precision=config.precision)
     editor = Editor(config, _samplers.generating(config.model, backbone))
     with runs.progress(len(paths), "edit") as bar:
@@ -89,6 +92,7 @@ def run(config: Config) -> Outcome:
         pictures.before_after(
             [(_before(config, path), some) for path, some in zip(paths[:MOST_SHOWN], outs[:MOST_SHOWN], strict=True)],
             config.picture,
+            _edited.mark(_edited.PICTURE),
         )
     told = [{"image": str(path), "results": [str(o) for o in some]} for path, some in zip(paths, outs, strict=True)]
     facts = {"task": config.task, "images": told, "picture": str(config.picture) if config.picture else None}

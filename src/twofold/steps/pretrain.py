@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("twofold")
 
+LEAST_TRACKED = 2  # images: one has no covariance
+
 
 @dataclass(frozen=True)
 class Config(Settings):
@@ -125,6 +127,7 @@ def run(config: Config) -> Outcome:
     dataset = datasets.load(config.data, sealed=("test",), on_error=config.on_error)
     backbones.place(config.device, config.precision, config.compile)
     side = _side(config, dataset)
+    _check_data(config, dataset)
     _check_network(config, dataset, side)
     inputs = {"data": dataset.fingerprint}
     if config.unet.endswith(".json"):
@@ -246,10 +249,29 @@ def _check_objective(config: Config) -> None:
     """Refuse words of the ladder of whole steps beside EDM, which has none, and of labels where none are told."""
     if not config.labels and config.label_dropout != type(config).label_dropout:
         raise BadSetting("--label-dropout leaves labels out, and none are told. Give --labels, or leave it out.")
-    given = [("--schedule", config.schedule != "linear"), ("--learned-variance", config.learned_variance)]
-    wrong = [flag for flag, there in given if there and config.objective == "edm"]
+    given = {
+        "--schedule": config.schedule != "linear", "--learned-variance": config.learned_variance,
+        "--steps": config.steps != type(config).steps,
+    }  # fmt: skip
+    wrong = [flag for flag, there in given.items() if there and config.objective == "edm"]
     if wrong:
         raise BadSetting(f"{wrong[0]} is for --objective epsilon and v; edm has no such schedule. Leave it out.")
+
+
+def _check_data(config: Config, dataset: datasets.Dataset) -> None:
+    """Refuse data that has not what is asked for beside its images, before a folder is made."""
+    if config.labels:
+        if len(dataset.classes) < 2:
+            raise BadSetting(
+                f"--labels: {config.data} has one class only, or none, so there is nothing to tell. Leave --labels "
+                "out, or give one folder a class."
+            )
+        datasets.check_classes(dataset)
+    if config.track and len(dataset.build("val")) < LEAST_TRACKED:
+        raise BadSetting(
+            f"--track compares samples with at least two images of val, and {config.data} has "
+            f"{len(dataset.build('val'))}. Give val more, or leave --track out."
+        )
 
 
 def _check_network(config: Config, dataset: datasets.Dataset, side: int) -> None:
