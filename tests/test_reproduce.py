@@ -274,17 +274,44 @@ def test_mirror_pairs_are_judged_by_their_paired_difference(low: float, high: fl
     assert found[0] == word and "untrained +0.300 (+0.200 to +0.400) more, so it is no merit of training" in found[1]
 
 
-def test_a_rival_of_fewer_images_decides_nothing_for_us(tmp_path: Path) -> None:
-    """What its shortness may have made is undecided; that it wins all the same counts."""
-    for folder, told in (("model", {"images": 1000}), ("gan", {"images": 250, "like": f"run:{tmp_path / 'model'}"})):
-        (tmp_path / folder).mkdir()
-        files.write_json(tmp_path / folder / "finished.json", told)
-    gan = tmp_path / "gan"
-    assert _claims.fairly(("holds", ""), gan, "holds")[0] == "undecided"
-    assert _claims.fairly(("does not hold", ""), gan, "holds")[0] == "does not hold"
-    assert "saw 250 images, the model 1,000" in _claims.fairly(("holds", ""), gan, "holds")[1]
-    files.write_json(gan / "finished.json", {"images": 1000, "like": str(tmp_path / "model")})
-    assert _claims.fairly(("holds", ""), gan, "holds")[0] == "holds"
+@pytest.mark.parametrize(
+    ("seen", "word", "verdict"),
+    [
+        (1000, "holds", "undecided"),
+        (1000, "does not hold", "does not hold"),
+        (250, "holds", "holds"),
+        (250, "does not hold", "does not hold"),
+        (100, "holds", "holds"),
+        (100, "does not hold", "undecided"),
+        (None, "holds", "undecided"),
+        (None, "does not hold", "does not hold"),
+        (1000, "undecided", "undecided"),
+    ],
+)
+def test_unequal_budgets_decide_nothing_for_the_longer_training(
+    seen: int | None, word: str, verdict: str, tmp_path: Path
+) -> None:
+    """What a short training may have made is undecided; that it wins all the same counts."""
+    # Whatever the rival was trained like, it is held against the model's own budget.
+    files.write_json(tmp_path / "finished.json", {"images": 250, "like": "run:another"})
+    found = _claims.fairly((word, ""), tmp_path, "holds", seen)
+    assert found[0] == verdict
+    assert f"saw 250 images, the model {'an unknown number' if seen is None else f'{seen:,}'}" in found[1]
+
+
+def test_a_claim_about_a_rival_asks_for_the_budget_of_the_model_itself(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0).random((2, 300))
+    folders = {
+        "gan-linear": write_answers(tmp_path / "theirs", "linear", chance < 0.6),
+        "linear": write_answers(tmp_path / "ours", "linear", chance < 0.8),
+        "gan": tmp_path / "gan",
+    }
+    (tmp_path / "gan").mkdir()
+    files.write_json(tmp_path / "gan" / "finished.json", {"images": 1000, "like": "run:another"})
+    for seen, word in ((1000, "holds"), (2000, "undecided"), (None, "undecided")):
+        assert _claims.verdicts(folders, {}, seen)[0].word == word
+    del folders["gan"]
+    assert _claims.verdicts(folders, {}, 1000)[0].word == "not tested"
 
 
 def test_the_best_setting_depends_on_the_data(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from twofold import files, results
 from twofold.analyses import base as analyses
 from twofold.errors import BadRun
 from twofold.records import Score
-from twofold.steps import _course, _judging, _trials
+from twofold.steps import _judging, _trials
 
 FAR = 2.5  # standard errors that a point may lie off the nearest single hill
 CLEAR = 2.0  # standard errors of a difference that are beyond chance
@@ -191,13 +191,10 @@ def setting(selected: Path) -> str:
     return f"block {best['block']} ({best['name']}), {noise}, pool {best['pool']}"
 
 
-def budget(rival: Path) -> tuple[float | None, str]:
-    """A rival's images as a share of those that the model saw which it is held against, and both in words."""
-    told = files.read_json(rival / "finished.json", {"images": int, "like": str})
-    seen = _course.images_seen(str(told["like"]))
-    if seen is None:
-        return None, f"the rival saw {told['images']:,} images, the model an unknown number"
-    return told["images"] / seen, f"the rival saw {told['images']:,} images, the model {seen:,}"
+def images_of(rival: Path) -> int:
+    """How many images a rival's training saw."""
+    told = files.read_json(rival / "finished.json", {"images": int})
+    return int(told["images"])
 
 
 def mirrors(run: Path) -> tuple[str, str]:
