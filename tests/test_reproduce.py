@@ -275,6 +275,50 @@ def test_mirror_pairs_are_judged_by_their_paired_difference(low: float, high: fl
 
 
 @pytest.mark.parametrize(
+    ("untrained", "told"),
+    [
+        ((0.01, 0.05), "so training adds to it"),
+        ((0.11, 0.2), "whether training adds to it is undecided"),
+        ((0.3, 0.4), "so it is no merit of training"),
+        ((None, None), "whether training adds to it is undecided"),
+    ],
+)
+def test_what_training_adds_to_mirror_pairs_is_said_beyond_chance(
+    untrained: tuple[float | None, float | None], told: str, tmp_path: Path
+) -> None:
+    scores = [
+        Score(name, 0.15, "train", 100, (0,), *ends, {"control": control})
+        for control, ends in ((False, (0.1, 0.2)), (True, untrained))
+        for name in ("cka_mirrored", "cka_unmirrored", "cka_mirror_gain")
+    ]
+    assert told in _evidence.mirrors(write_scores(tmp_path / "alike", scores))[1]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "word"),
+    [
+        ((0.5, 100), (0.2, 100), "holds"),
+        ((0.2, 100), (0.5, 100), "does not hold"),
+        ((0.30, 100), (0.31, 100), "undecided"),
+        ((0.5, 50), (0.2, 100), "undecided"),
+        ((0.5, 100), (0.2, 50), "holds"),
+        ((0.2, 100), (0.5, 50), "undecided"),
+        ((0.2, 50), (0.5, 100), "does not hold"),
+    ],
+)
+def test_a_distance_of_fewer_images_is_too_large(
+    theirs: tuple[float, int], ours: tuple[float, int], word: str, tmp_path: Path
+) -> None:
+    """So that it cannot be what makes the other one lower."""
+    runs = [
+        write_scores(tmp_path / name, [Score("fd_pixels_8", value, "all", n, (), value - 0.05, value + 0.05)])
+        for name, (value, n) in (("theirs", theirs), ("ours", ours))
+    ]
+    found = _evidence.lower(*runs)
+    assert found[0] == word and ("fewer" in found[1]) is (theirs[1] != ours[1])
+
+
+@pytest.mark.parametrize(
     ("seen", "word", "verdict"),
     [
         (1000, "holds", "undecided"),

@@ -164,12 +164,17 @@ def _predictions(run: Path, head: str) -> _trials.Predictions:
 
 
 def lower(first: Path, second: Path) -> tuple[str, str]:
-    """Whether the second's Fréchet distance is lower than the first's, beyond both intervals."""
+    """Whether the second's Fréchet distance is lower than the first's, beyond both intervals.
+
+    Fewer generated images alone make a distance larger, which its interval does not hold: it decides nothing then.
+    """
     one, other = (_distance(run) for run in (first, second))
     told = f"{other.name} {results.ends(other)} against {results.ends(one)}"
+    if one.n != other.n:
+        told += f", of {other.n:,} and {one.n:,} images: fewer make it larger"
     if below(other, one):
-        return "holds", told
-    return ("does not hold" if below(one, other) else "undecided"), told
+        return ("undecided" if one.n < other.n else "holds"), told
+    return ("does not hold" if below(one, other) and other.n >= one.n else "undecided"), told
 
 
 def below(one: Score, other: Score) -> bool:
@@ -213,9 +218,15 @@ def mirrors(run: Path) -> tuple[str, str]:
     told = f"CKA {one:.2f} of mirror pairs, {other:.2f} of other pairs of the halves: {_gain(gain)} more"
     control = found.get(("cka_mirror_gain", True))
     if control is not None:
-        told += f"; untrained {_gain(control)} more"
-        told += ", so training adds to it" if below(control, gain) else ", so it is no merit of training"
+        told += f"; untrained {_gain(control)} more, {_merit(gain, control)}"
     return ("holds" if gain.low > 0 else "does not hold" if gain.high < 0 else "undecided"), told
+
+
+def _merit(gain: Score, control: Score) -> str:
+    """What training has to do with it, beyond both intervals."""
+    if below(control, gain):
+        return "so training adds to it"
+    return "so it is no merit of training" if below(gain, control) else "whether training adds to it is undecided"
 
 
 def _gain(score: Score) -> str:
