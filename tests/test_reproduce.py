@@ -167,6 +167,20 @@ def test_differences_are_judged_on_the_same_images(
     assert _claims.beats(pair)[0] == beats and _claims.matches(pair)[0] == matches
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.021, 0.05, "holds"),
+        (0.003, 0.015, "does not hold"),
+        (0.003, 0.05, "undecided"),
+        (-0.1, -0.05, "does not hold"),
+    ],
+)
+def test_far_above_is_more_than_what_counts_as_alike(low: float, high: float, word: str) -> None:
+    """Claim 4: being better for sure, by half a point, is not to be far above."""
+    assert _claims.far_above(_evidence.Pair(0.5, 0.6, (low + high) / 2, low, high, 0.01))[0] == word
+
+
 def test_adm_steps_are_the_papers_noise() -> None:
     """PAPER facts, section 1.2: sqrt(1 - abar) / sqrt(abar)."""
     for t, kept, gone in ((90, 0.956, 0.295), (150, 0.887, 0.463), (500, 0.279, 0.960)):
