@@ -103,6 +103,20 @@ def test_what_a_claim_needs_is_made_by_a_recipe_that_bears_on_it() -> None:
         assert set(claim.needs) <= made, number
 
 
+def test_at_the_papers_scale_claims_are_judged_by_its_runs_or_say_that_it_has_none() -> None:
+    there = set(_recipes.runs("paper"))
+    judged = {n for n in _claims.CLAIMS if (needs := _claims.needed(n, "paper")) and set(needs) <= there}
+    assert judged == {3, 4, 5, 6, 7, 10, 12, 13, 14, 17}
+    for number in judged:
+        bearing = [recipe for recipe in map(_recipes.load, _recipes.names()) if number in recipe.claims]
+        made = {run for recipe in bearing for run in _recipes.ordered(recipe.paper, "paper", set(GIVEN))}
+        assert set(_claims.needed(number, "paper")) <= made, number
+    for verdict in _claims.verdicts({}, {}, None, "paper"):
+        asked = "--other" in verdict.measured or "no dense tasks" in verdict.measured
+        assert verdict.word == "not tested" and asked is (verdict.number in (15, 16))
+        assert ("the scale paper makes no run" in verdict.measured) is (verdict.number not in {*judged, 15, 16})
+
+
 def write_map(folder: Path, accuracies: dict[float, float], n: int = 1000) -> Path:
     """What `select` leaves of one block and pool over steps."""
     folder.mkdir(exist_ok=True)
@@ -263,6 +277,8 @@ def test_the_papers_scale_runs_on_their_layout(tmp_path: Path, command: Command)
     assert code == 0, err
     judged = files.read_lines(tmp_path / "out" / "steps" / "map.jsonl")
     assert [r["t"] for r in judged] == [10, 30, 50, 90, 150, 300, 500]
+    claims = json.loads(out)["claims"]
+    assert [c["number"] for c in claims] == [5, 14] and all("sigma" in c["measured"] for c in claims)
 
 
 def write_scores(folder: Path, scores: list[Score]) -> Path:

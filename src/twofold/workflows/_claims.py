@@ -9,7 +9,7 @@ from typing import Any
 
 from twofold import results
 from twofold.errors import UserError
-from twofold.workflows import _evidence
+from twofold.workflows import _evidence, _recipes
 from twofold.workflows._evidence import Curve, Pair
 
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
@@ -63,27 +63,30 @@ class Claim:
     favours: str = HOLDS
 
 
-def verdicts(folders: Mapping[str, Path], failed: Mapping[str, str], seen: int | None) -> list[Verdict]:
-    """Every statement's verdict.
+def needed(number: int, scale: str) -> tuple[str, ...]:
+    """Names of the runs that a statement is judged by at a scale."""
+    return PAPERS.get(number, CLAIMS[number].needs) if scale == "paper" else CLAIMS[number].needs
 
-    Args:
-        folders: the runs that are there.
-        failed: why others are not.
-        seen: images that the model's training saw, None where nobody knows.
-    """
-    return [_verdict(number, claim, folders, failed, seen) for number, claim in CLAIMS.items()]
+
+def verdicts(
+    folders: Mapping[str, Path], failed: Mapping[str, str], seen: int | None, scale: str = "small"
+) -> list[Verdict]:
+    """Every statement's verdict; `failed` says why runs are not there, `seen` how many images the model saw."""
+    return [_verdict(number, folders, failed, seen, scale) for number in CLAIMS]
 
 
 def _verdict(
-    number: int, claim: Claim, folders: Mapping[str, Path], failed: Mapping[str, str], seen: int | None
+    number: int, folders: Mapping[str, Path], failed: Mapping[str, str], seen: int | None, scale: str
 ) -> Verdict:
-    lacking = [name for name in (*claim.needs, *filter(None, [claim.rival])) if name not in folders]
+    claim, needs = CLAIMS[number], needed(number, scale)
+    lacking = [name for name in (*needs, *filter(None, [claim.rival])) if name not in folders]
     if claim.judge is None or lacking:
         broken = [f"the run {name} is not there: {failed[name]}" for name in lacking if name in failed]
-        why = broken[0] if broken else claim.untested or f"the run {lacking[0]} is not there"
+        never = [f"the scale {scale} makes no run {name}" for name in lacking if name not in _recipes.runs(scale)]
+        why = (broken or never or [claim.untested or f"the run {lacking[0]} is not there"])[0]
         return Verdict(number, claim.statement, claim.paper, UNTESTED, why)
     try:
-        word, measured = claim.judge(*(folders[name] for name in claim.needs))
+        word, measured = claim.judge(*(folders[name] for name in needs))
         if claim.rival:
             word, measured = fairly((word, measured), folders[claim.rival], claim.favours, seen)
     except UserError as error:
@@ -107,11 +110,7 @@ def beats(pair: Pair) -> Found:
 def fairly(found: Found, rival: Path, favours: str, seen: int | None) -> Found:
     """A verdict against a rival of other images than the model saw: the word that this may have made is undecided.
 
-    Args:
-        found: the verdict.
-        rival: its run.
-        favours: the word in the model's favour.
-        seen: images of the model; None where nobody knows, which counts as more: foreign networks are trained long.
+    `favours` is the word in the model's favour; `seen` None counts as more images, since foreign networks learn long.
     """
     images, (word, measured) = _evidence.images_of(rival), found
     told = f"the rival saw {images:,} images, the model {'an unknown number' if seen is None else f'{seen:,}'}"
@@ -293,4 +292,9 @@ CLAIMS = {
         "more parameters of linear heads and CNNs do not always help", "89.58 at 16 M, 88.28 at 65 M",
         ("map", "cnn", "cnn-2"), _monotonous,
     ),
+}  # fmt: skip
+# What stands in the place of `needs` at the scale paper.
+PAPERS = {
+    3: ("supervised", "linear-2"), 4: ("linear-2", "attention"), 5: ("steps",), 6: ("blocks",), 7: ("pools",),
+    14: ("steps",),
 }  # fmt: skip
