@@ -548,6 +548,29 @@ def test_what_cannot_be_is_one_line_before_any_work(what: str, tmp_path: Path, c
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("learned", "fingerprint", "refused"),
+    [
+        ("folder:birds", "another", True),
+        ("digits", "another", False),
+        ("digits?labels=few.txt", "another", False),
+        ("folder:copy", "the same", False),
+    ],
+)
+def test_a_rival_that_is_given_must_have_learned_from_the_same_images(
+    learned: str, fingerprint: str, refused: bool, tmp_path: Path, command: Command
+) -> None:
+    """Of another name and other content; a list of labels changes no image."""
+    own = datasets.load("digits").fingerprint if fingerprint == "the same" else fingerprint
+    (tmp_path / "gan").mkdir()
+    told = f'verb = "rival gan"\n[settings]\ndata = "{learned}"\n[inputs]\ndata = "{own}"\n'
+    (tmp_path / "gan" / "config.toml").write_text(told)
+    files.write_json(tmp_path / "gan" / "finished.json", {"images": 10, "like": "run:another"})
+    given = ("p1-steps", "--gan", tmp_path / "gan", "--model", "run:nowhere", "--out", tmp_path / "out", "--quiet")
+    code, _, err = command("reproduce", *given)
+    assert code == 2 and (f"learned from {learned}" in err) is refused, err
+
+
 def test_recipes_are_listed(command: Command) -> None:
     code, out, _ = command("reproduce")
     assert code == 0 and all(name in out for name in _recipes.names())
