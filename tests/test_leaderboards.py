@@ -368,6 +368,34 @@ def test_two_networks_of_one_name_are_two_methods(run_: Path, tmp_path: Path) ->
         assert {f"methods/{e.slug}.html" for e in board.entries if e.kind == "measured"} <= set(own)
 
 
+def test_a_distance_stands_beside_the_network_that_generated_not_one_of_its_name(run_: Path, tmp_path: Path) -> None:
+    """Two people's `run:net` in one ledger, and the distance of one of them."""
+    ledger = tmp_path / "ledger"
+    scores = results.read(run_)
+    (run_ / "results.jsonl").unlink()
+    results.append(run_, [replace(s, about=s.about | {"model": "run:net"}) for s in scores])
+    runs.seal(run_)
+    images = sampled(tmp_path / "samples")
+    told = (images / "config.toml").read_text()
+    (images / "config.toml").write_text(f'{told}[inputs]\nmodel = "abcdef0123"\n')
+    far = distance_run(tmp_path / "far", distance("fid", 12.5, images))
+    for network in ("abcdef0123", "9876543210"):
+        config = run_ / "config.toml"
+        config.write_text(re.sub(r'(\[inputs\]\nmodel = ").*"', rf'\g<1>{network}"', config.read_text()))
+        assert _ledger.submit(run_, ledger)
+    assert _ledger.submit(far, ledger)
+    shutil.rmtree(images)
+    shown = _ledger.alone(_ledger.entries(ledger))
+    own = {e.run: e for e in _boards.measured(shown) if e.task == "classification" and e.kind == "measured"}
+    networks = {run.name: (run.finished or {})["inputs"]["model"] for run in shown if run.verb == "probe"}
+    assert {networks[name]: "fid" in entry.values for name, entry in own.items()} == {
+        "abcdef0123": True, "9876543210": False,
+    }  # fmt: skip
+    pages = {page.title: page for page in _site.pages(shown) if page.path.startswith("methods/")}
+    tasks = {title: {board.task for _, board in page.boards} for title, page in pages.items() if "net (" in title}
+    assert tasks == {"net (abcdef)": {"classification", "generation"}, "net (987654)": {"classification"}}
+
+
 def test_transfer_is_shown_and_submitted_whole(tmp_path: Path, command: Command) -> None:
     out = tmp_path / "table"
     asked = ("--models", "pixels:8", "--data", "digits", "--head", "ridge,knn", "--blocks", 1, "--controls", "none")

@@ -218,6 +218,14 @@ def test_control_that_two_runs_measured_alike_is_shown_once(tmp_path):
     assert "m · ridge · b" in page
 
 
+def test_control_that_one_run_read_anew_and_another_found_stored_is_shown_once(tmp_path):
+    """Only the one that reads features knows how fast that was."""
+    fast = score("pixels", "pixels:8", "linear", 0.9, control=True)
+    timed = replace(fast, about={**fast.about, "images_per_second": 1234.5})
+    twins = [probe_run(tmp_path / name, "run:m", extra=[own]) for name, own in (("a", timed), ("b", fast))]
+    assert write(twins, tmp_path / "page").count('<tr class="control">') == 3
+
+
 def test_val_scores_and_training_scores_are_no_test_scores(folders, tmp_path):
     page = write(folders[:4], tmp_path / "page")
     assert 'id="scores"' not in page

@@ -103,6 +103,20 @@ def test_what_a_claim_needs_is_made_by_a_recipe_that_bears_on_it() -> None:
         assert set(claim.needs) <= made, number
 
 
+def test_at_the_papers_scale_claims_are_judged_by_its_runs_or_say_that_it_has_none() -> None:
+    there = set(_recipes.runs("paper"))
+    judged = {n for n in _claims.CLAIMS if (needs := _claims.needed(n, "paper")) and set(needs) <= there}
+    assert judged == {3, 4, 5, 6, 7, 10, 12, 13, 14, 17}
+    for number in judged:
+        bearing = [recipe for recipe in map(_recipes.load, _recipes.names()) if number in recipe.claims]
+        made = {run for recipe in bearing for run in _recipes.ordered(recipe.paper, "paper", set(GIVEN))}
+        assert set(_claims.needed(number, "paper")) <= made, number
+    for verdict in _claims.verdicts({}, {}, None, "paper"):
+        asked = "--other" in verdict.measured or "no dense tasks" in verdict.measured
+        assert verdict.word == "not tested" and asked is (verdict.number in (15, 16))
+        assert ("the scale paper makes no run" in verdict.measured) is (verdict.number not in {*judged, 15, 16})
+
+
 def write_map(folder: Path, accuracies: dict[float, float], n: int = 1000) -> Path:
     """What `select` leaves of one block and pool over steps."""
     folder.mkdir(exist_ok=True)
@@ -165,6 +179,20 @@ def test_differences_are_judged_on_the_same_images(
     pair = _evidence.pair(one, other, "linear")
     assert pair.value == pytest.approx(pair.second - pair.first) and pair.low <= pair.value <= pair.high
     assert _claims.beats(pair)[0] == beats and _claims.matches(pair)[0] == matches
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.021, 0.05, "holds"),
+        (0.003, 0.015, "does not hold"),
+        (0.003, 0.05, "undecided"),
+        (-0.1, -0.05, "does not hold"),
+    ],
+)
+def test_far_above_is_more_than_what_counts_as_alike(low: float, high: float, word: str) -> None:
+    """Claim 4: being better for sure, by half a point, is not to be far above."""
+    assert _claims.far_above(_evidence.Pair(0.5, 0.6, (low + high) / 2, low, high, 0.01))[0] == word
 
 
 def test_adm_steps_are_the_papers_noise() -> None:
@@ -249,6 +277,8 @@ def test_the_papers_scale_runs_on_their_layout(tmp_path: Path, command: Command)
     assert code == 0, err
     judged = files.read_lines(tmp_path / "out" / "steps" / "map.jsonl")
     assert [r["t"] for r in judged] == [10, 30, 50, 90, 150, 300, 500]
+    claims = json.loads(out)["claims"]
+    assert [c["number"] for c in claims] == [5, 14] and all("sigma" in c["measured"] for c in claims)
 
 
 def write_scores(folder: Path, scores: list[Score]) -> Path:
@@ -274,17 +304,88 @@ def test_mirror_pairs_are_judged_by_their_paired_difference(low: float, high: fl
     assert found[0] == word and "untrained +0.300 (+0.200 to +0.400) more, so it is no merit of training" in found[1]
 
 
-def test_a_rival_of_fewer_images_decides_nothing_for_us(tmp_path: Path) -> None:
-    """What its shortness may have made is undecided; that it wins all the same counts."""
-    for folder, told in (("model", {"images": 1000}), ("gan", {"images": 250, "like": f"run:{tmp_path / 'model'}"})):
-        (tmp_path / folder).mkdir()
-        files.write_json(tmp_path / folder / "finished.json", told)
-    gan = tmp_path / "gan"
-    assert _claims.fairly(("holds", ""), gan, "holds")[0] == "undecided"
-    assert _claims.fairly(("does not hold", ""), gan, "holds")[0] == "does not hold"
-    assert "saw 250 images, the model 1,000" in _claims.fairly(("holds", ""), gan, "holds")[1]
-    files.write_json(gan / "finished.json", {"images": 1000, "like": str(tmp_path / "model")})
-    assert _claims.fairly(("holds", ""), gan, "holds")[0] == "holds"
+@pytest.mark.parametrize(
+    ("untrained", "told"),
+    [
+        ((0.01, 0.05), "so training adds to it"),
+        ((0.11, 0.2), "whether training adds to it is undecided"),
+        ((0.3, 0.4), "so it is no merit of training"),
+        ((None, None), "whether training adds to it is undecided"),
+    ],
+)
+def test_what_training_adds_to_mirror_pairs_is_said_beyond_chance(
+    untrained: tuple[float | None, float | None], told: str, tmp_path: Path
+) -> None:
+    scores = [
+        Score(name, 0.15, "train", 100, (0,), *ends, {"control": control})
+        for control, ends in ((False, (0.1, 0.2)), (True, untrained))
+        for name in ("cka_mirrored", "cka_unmirrored", "cka_mirror_gain")
+    ]
+    assert told in _evidence.mirrors(write_scores(tmp_path / "alike", scores))[1]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "word"),
+    [
+        ((0.5, 100), (0.2, 100), "holds"),
+        ((0.2, 100), (0.5, 100), "does not hold"),
+        ((0.30, 100), (0.31, 100), "undecided"),
+        ((0.5, 50), (0.2, 100), "undecided"),
+        ((0.5, 100), (0.2, 50), "holds"),
+        ((0.2, 100), (0.5, 50), "undecided"),
+        ((0.2, 50), (0.5, 100), "does not hold"),
+    ],
+)
+def test_a_distance_of_fewer_images_is_too_large(
+    theirs: tuple[float, int], ours: tuple[float, int], word: str, tmp_path: Path
+) -> None:
+    """So that it cannot be what makes the other one lower."""
+    runs = [
+        write_scores(tmp_path / name, [Score("fd_pixels_8", value, "all", n, (), value - 0.05, value + 0.05)])
+        for name, (value, n) in (("theirs", theirs), ("ours", ours))
+    ]
+    found = _evidence.lower(*runs)
+    assert found[0] == word and ("fewer" in found[1]) is (theirs[1] != ours[1])
+
+
+@pytest.mark.parametrize(
+    ("seen", "word", "verdict"),
+    [
+        (1000, "holds", "undecided"),
+        (1000, "does not hold", "does not hold"),
+        (250, "holds", "holds"),
+        (250, "does not hold", "does not hold"),
+        (100, "holds", "holds"),
+        (100, "does not hold", "undecided"),
+        (None, "holds", "undecided"),
+        (None, "does not hold", "does not hold"),
+        (1000, "undecided", "undecided"),
+    ],
+)
+def test_unequal_budgets_decide_nothing_for_the_longer_training(
+    seen: int | None, word: str, verdict: str, tmp_path: Path
+) -> None:
+    """What a short training may have made is undecided; that it wins all the same counts."""
+    # Whatever the rival was trained like, it is held against the model's own budget.
+    files.write_json(tmp_path / "finished.json", {"images": 250, "like": "run:another"})
+    found = _claims.fairly((word, ""), tmp_path, "holds", seen)
+    assert found[0] == verdict
+    assert f"saw 250 images, the model {'an unknown number' if seen is None else f'{seen:,}'}" in found[1]
+
+
+def test_a_claim_about_a_rival_asks_for_the_budget_of_the_model_itself(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0).random((2, 300))
+    folders = {
+        "gan-linear": write_answers(tmp_path / "theirs", "linear", chance < 0.6),
+        "linear": write_answers(tmp_path / "ours", "linear", chance < 0.8),
+        "gan": tmp_path / "gan",
+    }
+    (tmp_path / "gan").mkdir()
+    files.write_json(tmp_path / "gan" / "finished.json", {"images": 1000, "like": "run:another"})
+    for seen, word in ((1000, "holds"), (2000, "undecided"), (None, "undecided")):
+        assert _claims.verdicts(folders, {}, seen)[0].word == word
+    del folders["gan"]
+    assert _claims.verdicts(folders, {}, 1000)[0].word == "not tested"
 
 
 def test_the_best_setting_depends_on_the_data(tmp_path: Path) -> None:
@@ -445,6 +546,29 @@ def test_what_cannot_be_is_one_line_before_any_work(what: str, tmp_path: Path, c
     code, out, err = command("reproduce", *more, "--out", tmp_path / "out", "--quiet")
     assert (code, out) == (2, "") and err.count("\n") == 1 and says in err, err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("learned", "fingerprint", "refused"),
+    [
+        ("folder:birds", "another", True),
+        ("digits", "another", False),
+        ("digits?labels=few.txt", "another", False),
+        ("folder:copy", "the same", False),
+    ],
+)
+def test_a_rival_that_is_given_must_have_learned_from_the_same_images(
+    learned: str, fingerprint: str, refused: bool, tmp_path: Path, command: Command
+) -> None:
+    """Of another name and other content; a list of labels changes no image."""
+    own = datasets.load("digits").fingerprint if fingerprint == "the same" else fingerprint
+    (tmp_path / "gan").mkdir()
+    told = f'verb = "rival gan"\n[settings]\ndata = "{learned}"\n[inputs]\ndata = "{own}"\n'
+    (tmp_path / "gan" / "config.toml").write_text(told)
+    files.write_json(tmp_path / "gan" / "finished.json", {"images": 10, "like": "run:another"})
+    given = ("p1-steps", "--gan", tmp_path / "gan", "--model", "run:nowhere", "--out", tmp_path / "out", "--quiet")
+    code, _, err = command("reproduce", *given)
+    assert code == 2 and (f"learned from {learned}" in err) is refused, err
 
 
 def test_recipes_are_listed(command: Command) -> None:

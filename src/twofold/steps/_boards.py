@@ -48,6 +48,7 @@ class Entry:
         parameters, operations, speed: weights of the network, FLOPs an image as it was read, images a second.
         run: name of the run, empty for what is reported.
         source: of what is reported.
+        network: hash of the network's weights; empty where nothing says it.
     """
 
     task: str
@@ -65,6 +66,7 @@ class Entry:
     speed: float | None = None
     run: str = ""
     source: str = ""
+    network: str = ""
 
     @property
     def slug(self) -> str:
@@ -141,10 +143,18 @@ def measured(shown: Sequence[RunFolder]) -> list[Entry]:
                     entry = _generated(run, score)
                     known = generated.setdefault((entry.data, entry.method, entry.run), entry)
                     known.values.update(entry.values)
-    distances = {(e.data, e.method): e.values for e in generated.values()}
-    accuracies = _classified(shown)
-    beside = [replace(e, values=distances.get((e.data, e.method), {}) | e.values) for e in accuracies]
-    return [*beside, *generated.values()]
+    return [*(replace(e, values=_beside(e, generated.values()) | e.values) for e in _classified(shown)),
+            *generated.values()]  # fmt: skip
+
+
+def _beside(entry: Entry, generated: Iterable[Entry]) -> dict[str, Value]:
+    """The distances of the network of an accuracy: of its name, and of its weights where both say which."""
+    found: dict[str, Value] = {}
+    for other in generated:
+        same = entry.network == other.network or not (entry.network and other.network)
+        if same and (entry.data, entry.method) == (other.data, other.method):
+            found |= other.values
+    return found
 
 
 def _classified(shown: Sequence[RunFolder]) -> Iterator[Entry]:
@@ -158,30 +168,44 @@ def _classified(shown: Sequence[RunFolder]) -> Iterator[Entry]:
                 "control" if row.control else "measured", {"top1": Value(score.value, score.low, score.high)},
                 row.head, row.place, str(group.shots or "all"), score.n, len(score.seeds), about.get("parameters"),
                 about.get("operations"), about.get("images_per_second"), row.run,
+                network="" if row.control else _network(runs[row.run]),
             )  # fmt: skip
 
 
 def _generated(run: RunFolder, score: Score) -> Entry:
     """A distance of images from those of a data set."""
     about = score.about
-    method = run.short(generator(about) or str(about.get("a", run.name)))
+    behind = generator(about)
+    method = run.short(behind.get("model") or str(about.get("a", run.name)))
     data = data_name(re.sub(f"@({'|'.join(datasets.SPLITS)})$", "", str(about.get("b", "–"))), run)
     return Entry(
         GENERATION, data, method, "measured", {score.name: Value(score.value, score.low, score.high)}, n=score.n,
-        seeds=len(score.seeds) or None, run=run.name,
+        seeds=len(score.seeds) or None, run=run.name, network=behind.get("network", ""),
     )  # fmt: skip
 
 
-def generator(about: Mapping[str, Any]) -> str:
-    """The model behind images that a distance was measured of: a run of `sample` says it; empty where nothing does."""
+def generator(about: Mapping[str, Any]) -> dict[str, str]:
+    """The model behind images that a distance was measured of, and the hash of its weights; what nothing says lacks.
+
+    A run of `sample` says it, and for a ledger the score itself.
+    """
     if "model" in about:
-        return str(about["model"])
+        return {name: str(about[name]) for name in ("model", "network") if name in about}
     given = Path(str(about.get("a", "")))
     for folder in (given, given.parent):
         if (folder / "config.toml").is_file():
             config = runs.read_config(folder)
-            return str(config.get("settings", {}).get("model", "")) if config["verb"] == "sample" else ""
-    return ""
+            found = {
+                "model": config.get("settings", {}).get("model"), "network": config.get("inputs", {}).get("model"),
+            } if config["verb"] == "sample" else {}  # fmt: skip
+            return {name: str(value) for name, value in found.items() if value}
+    return {}
+
+
+def _network(run: RunFolder) -> str:
+    """The hash of the weights that a run reads."""
+    told = runs.read_config(run.folder) if run.folder.is_dir() else run.finished or {}
+    return str(told.get("inputs", {}).get("model", ""))
 
 
 def data_name(data: str, run: RunFolder) -> str:

@@ -70,8 +70,7 @@ def checked(folder: Path) -> dict[str, Any]:
 
 def _behind(score: Score) -> dict[str, str]:
     """The model behind generated images, which their run says here and perhaps not where the ledger is read."""
-    model = _boards.generator(score.about) if _standings.is_distance(score.name) else ""
-    return {"model": model} if model else {}
+    return _boards.generator(score.about) if _standings.is_distance(score.name) else {}
 
 
 def _counts(verb: str, score: Score) -> bool:

@@ -64,7 +64,7 @@ class Page:
 def pages(shown: Sequence[RunFolder]) -> list[Page]:
     """All pages of a ledger's runs and of what papers report."""
     measured = _boards.measured(shown)
-    names = _ambiguous(measured, shown)
+    names = _ambiguous(measured)
     entries = [*_distinct(measured, names), *_boards.reported()]
     boards = _boards.boards(entries)
     methods = _by_method(entries)
@@ -77,10 +77,9 @@ def pages(shown: Sequence[RunFolder]) -> list[Page]:
     ]
 
 
-def _ambiguous(entries: Sequence[Entry], shown: Sequence[RunFolder]) -> dict[tuple[str, str], str]:
+def _ambiguous(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
     """For methods whose name several networks have: (method, run) -> the name with the beginning of its hash."""
-    hashes = {run.name: str((run.finished or {}).get("inputs", {}).get("model", "")) for run in shown}
-    own = {(e.method, e.run): hashes[e.run][:6] for e in entries if e.kind == "measured" and hashes[e.run]}
+    own = {(e.method, e.run): e.network[:6] for e in entries if e.kind == "measured" and e.network}
     networks: dict[str, set[str]] = {}
     for (method, _), told in own.items():
         networks.setdefault(method, set()).add(told)

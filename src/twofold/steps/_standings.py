@@ -153,9 +153,10 @@ def is_distance(name: str) -> bool:
 
 
 def _same(run: RunFolder, score: Score) -> str:
-    """What makes two rows one: a control that several runs measured alike is shown once."""
+    """What makes two rows one: a control that several runs measured alike is shown once, however fast it was read."""
     owner = "" if score.about.get("control") else run.name
-    return owner + json.dumps(score.record(), sort_keys=True, default=str)
+    about = {name: value for name, value in score.about.items() if name != "images_per_second"}
+    return owner + json.dumps(score.record() | {"about": about}, sort_keys=True, default=str)
 
 
 def _row(run: RunFolder, score: Score) -> Row:

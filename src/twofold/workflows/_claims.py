@@ -9,10 +9,11 @@ from typing import Any
 
 from twofold import results
 from twofold.errors import UserError
-from twofold.workflows import _evidence
+from twofold.workflows import _evidence, _recipes
 from twofold.workflows._evidence import Curve, Pair
 
 HOLDS, FAILS, UNDECIDED, UNTESTED = "holds", "does not hold", "undecided", "not tested"
+AGAINST = {HOLDS: FAILS, FAILS: HOLDS}
 Found = tuple[str, str]  # a word, and the numbers behind it
 SOFT = 2.0  # points within which two methods "match"
 BARELY = 0.05  # of CKA, which "barely changes"
@@ -23,7 +24,7 @@ class Verdict:
     """What became of one statement.
 
     Attributes:
-        number: as in the list of the papers' claims (docs/claims.md).
+        number: of the statement among both papers'.
         statement: what is claimed.
         paper: the paper's numbers.
         word: holds, does not hold, undecided, or not tested.
@@ -50,6 +51,7 @@ class Claim:
         needs: names of the runs that it is judged by.
         judge: folders of these -> a word and the numbers.
         untested: why it cannot be judged, where there is no `judge`, or where its runs were not asked for.
+        rival, favours: the run of a rival whose budget counts, and the word that is in the model's favour.
     """
 
     statement: str
@@ -57,21 +59,36 @@ class Claim:
     needs: tuple[str, ...] = ()
     judge: Callable[..., Found] | None = None
     untested: str = ""
+    rival: str = ""
+    favours: str = HOLDS
 
 
-def verdicts(folders: Mapping[str, Path], failed: Mapping[str, str]) -> list[Verdict]:
-    """Every statement's verdict from the runs that are there; `failed` says why others are not."""
-    return [_verdict(number, claim, folders, failed) for number, claim in CLAIMS.items()]
+def needed(number: int, scale: str) -> tuple[str, ...]:
+    """Names of the runs that a statement is judged by at a scale."""
+    return PAPERS.get(number, CLAIMS[number].needs) if scale == "paper" else CLAIMS[number].needs
 
 
-def _verdict(number: int, claim: Claim, folders: Mapping[str, Path], failed: Mapping[str, str]) -> Verdict:
-    lacking = [name for name in claim.needs if name not in folders]
+def verdicts(
+    folders: Mapping[str, Path], failed: Mapping[str, str], seen: int | None, scale: str = "small"
+) -> list[Verdict]:
+    """Every statement's verdict; `failed` says why runs are not there, `seen` how many images the model saw."""
+    return [_verdict(number, folders, failed, seen, scale) for number in CLAIMS]
+
+
+def _verdict(
+    number: int, folders: Mapping[str, Path], failed: Mapping[str, str], seen: int | None, scale: str
+) -> Verdict:
+    claim, needs = CLAIMS[number], needed(number, scale)
+    lacking = [name for name in (*needs, *filter(None, [claim.rival])) if name not in folders]
     if claim.judge is None or lacking:
         broken = [f"the run {name} is not there: {failed[name]}" for name in lacking if name in failed]
-        why = broken[0] if broken else claim.untested or f"the run {lacking[0]} is not there"
+        never = [f"the scale {scale} makes no run {name}" for name in lacking if name not in _recipes.runs(scale)]
+        why = (broken or never or [claim.untested or f"the run {lacking[0]} is not there"])[0]
         return Verdict(number, claim.statement, claim.paper, UNTESTED, why)
     try:
-        word, measured = claim.judge(*(folders[name] for name in claim.needs))
+        word, measured = claim.judge(*(folders[name] for name in needs))
+        if claim.rival:
+            word, measured = fairly((word, measured), folders[claim.rival], claim.favours, seen)
     except UserError as error:
         word, measured = UNTESTED, " ".join(str(error).split())
     return Verdict(number, claim.statement, claim.paper, word, measured)
@@ -90,19 +107,30 @@ def beats(pair: Pair) -> Found:
     return word, pair.text
 
 
-def fairly(found: Found, rival: Path, unfair: str) -> Found:
-    """A verdict against a rival of fewer images than the model saw: the word that this may have made is undecided."""
-    share, told = _evidence.budget(rival)
-    word, measured = found
-    if share is None or share >= 1:
+def fairly(found: Found, rival: Path, favours: str, seen: int | None) -> Found:
+    """A verdict against a rival of other images than the model saw: the word that this may have made is undecided.
+
+    `favours` is the word in the model's favour; `seen` None counts as more images, since foreign networks learn long.
+    """
+    images, (word, measured) = _evidence.images_of(rival), found
+    told = f"the rival saw {images:,} images, the model {'an unknown number' if seen is None else f'{seen:,}'}"
+    if images == seen:
         return word, f"{measured}; {told}"
-    return (UNDECIDED if word == unfair else word), f"{measured}; budgets are not equal: {told}"
+    helped = favours if seen is None or images < seen else AGAINST[favours]
+    known = "not known to be equal" if seen is None else "not equal"
+    return (UNDECIDED if word == helped else word), f"{measured}; budgets are {known}: {told}"
 
 
 def matches(pair: Pair) -> Found:
     """The second is not worse than the first by more than `SOFT` points."""
     word = HOLDS if 100 * pair.low > -SOFT else FAILS if 100 * pair.high < -SOFT else UNDECIDED
     return word, f"{pair.text}; matching is not being worse by more than {SOFT:g} points"
+
+
+def far_above(pair: Pair) -> Found:
+    """The second is better than the first by more than `SOFT` points."""
+    word = HOLDS if 100 * pair.low > SOFT else FAILS if 100 * pair.high < SOFT else UNDECIDED
+    return word, f"{pair.text}; far above is better by more than {SOFT:g} points"
 
 
 def peaks(curve: Curve, low: float, high: float, where: str) -> Found:
@@ -193,12 +221,11 @@ OTHER = "it takes a second data set, of other or finer classes: give --other DAT
 CLAIMS = {
     1: Claim(
         "frozen diffusion features with a linear head beat the GAN's", "61.95 and 64.96 against BigBiGAN's 60.8",
-        ("gan", "gan-linear", "linear"),
-        lambda gan, theirs, ours: fairly(beats(_evidence.pair(theirs, ours, "linear")), gan, HOLDS),
+        ("gan-linear", "linear"), lambda theirs, ours: beats(_evidence.pair(theirs, ours, "linear")), rival="gan",
     ),
     2: Claim(
         "the same weights generate better than the GAN", "FID 26.21 against 28.54",
-        ("gan", "gan-fd", "fd"), lambda gan, theirs, ours: fairly(_evidence.lower(theirs, ours), gan, HOLDS),
+        ("gan-fd", "fd"), lambda theirs, ours: _evidence.lower(theirs, ours), rival="gan",
     ),
     3: Claim(
         "a linear head on frozen features matches a supervised U-Net encoder", "64.96 against 64.32",
@@ -206,7 +233,7 @@ CLAIMS = {
     ),
     4: Claim(
         "an attention head is far above linear on frozen features", "71.89 (P1), 74.6 (P2) against 64.96",
-        ("linear", "attention"), lambda one, other: beats(_evidence.pair(one, other, "linear")),
+        ("linear", "attention"), lambda one, other: far_above(_evidence.pair(one, other, "linear")),
     ),
     5: Claim(
         "accuracy over the noise step is one hill, worse at clean and at very noisy images",
@@ -225,8 +252,8 @@ CLAIMS = {
     ),
     9: Claim(
         "on fine-grained data the features fall behind contrastive ones but for Aircraft", "31.57 against 43.86 on CUB",
-        ("contrastive", "other-linear", "other-contrastive"),
-        lambda rival, ours, theirs: fairly(beats(_evidence.pair(ours, theirs, "linear")), rival, FAILS), OTHER,
+        ("other-linear", "other-contrastive"), lambda ours, theirs: beats(_evidence.pair(ours, theirs, "linear")),
+        OTHER, "contrastive", FAILS,
     ),
     10: Claim(
         "DifFormer and DifFeed beat attention", "76.0 and 77.0 against 74.6",
@@ -235,10 +262,9 @@ CLAIMS = {
     ),
     11: Claim(
         "P2's heads beat SimCLR on all fine-grained sets", "71.0 against 43.9 on CUB",
-        ("contrastive", "other-contrastive", "other-attention", "other-difformer", "other-difffeed"),
-        lambda rival, theirs, one, two, three: fairly(
-            _all_beat(theirs, {"attention": one, "DifFormer": two, "DifFeed": three}), rival, HOLDS
-        ), OTHER,
+        ("other-contrastive", "other-attention", "other-difformer", "other-difffeed"),
+        lambda theirs, one, two, three: _all_beat(theirs, {"attention": one, "DifFormer": two, "DifFeed": three}),
+        OTHER, "contrastive",
     ),
     12: Claim(
         "DifFeed matches DifFormer with fewer passes", "77.0 against 76.0 with 2 passes against 3",
@@ -266,4 +292,9 @@ CLAIMS = {
         "more parameters of linear heads and CNNs do not always help", "89.58 at 16 M, 88.28 at 65 M",
         ("map", "cnn", "cnn-2"), _monotonous,
     ),
+}  # fmt: skip
+# What stands in the place of `needs` at the scale paper.
+PAPERS = {
+    3: ("supervised", "linear-2"), 4: ("linear-2", "attention"), 5: ("steps",), 6: ("blocks",), 7: ("pools",),
+    14: ("steps",),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from twofold import files, results
 from twofold.analyses import base as analyses
 from twofold.errors import BadRun
 from twofold.records import Score
-from twofold.steps import _course, _judging, _trials
+from twofold.steps import _judging, _trials
 
 FAR = 2.5  # standard errors that a point may lie off the nearest single hill
 CLEAR = 2.0  # standard errors of a difference that are beyond chance
@@ -164,12 +164,17 @@ def _predictions(run: Path, head: str) -> _trials.Predictions:
 
 
 def lower(first: Path, second: Path) -> tuple[str, str]:
-    """Whether the second's Fréchet distance is lower than the first's, beyond both intervals."""
+    """Whether the second's Fréchet distance is lower than the first's, beyond both intervals.
+
+    Fewer generated images alone make a distance larger, which its interval does not hold: it decides nothing then.
+    """
     one, other = (_distance(run) for run in (first, second))
     told = f"{other.name} {results.ends(other)} against {results.ends(one)}"
+    if one.n != other.n:
+        told += f", of {other.n:,} and {one.n:,} images: fewer make it larger"
     if below(other, one):
-        return "holds", told
-    return ("does not hold" if below(one, other) else "undecided"), told
+        return ("undecided" if one.n < other.n else "holds"), told
+    return ("does not hold" if below(one, other) and other.n >= one.n else "undecided"), told
 
 
 def below(one: Score, other: Score) -> bool:
@@ -191,13 +196,10 @@ def setting(selected: Path) -> str:
     return f"block {best['block']} ({best['name']}), {noise}, pool {best['pool']}"
 
 
-def budget(rival: Path) -> tuple[float | None, str]:
-    """A rival's images as a share of those that the model saw which it is held against, and both in words."""
-    told = files.read_json(rival / "finished.json", {"images": int, "like": str})
-    seen = _course.images_seen(str(told["like"]))
-    if seen is None:
-        return None, f"the rival saw {told['images']:,} images, the model an unknown number"
-    return told["images"] / seen, f"the rival saw {told['images']:,} images, the model {seen:,}"
+def images_of(rival: Path) -> int:
+    """How many images a rival's training saw."""
+    told = files.read_json(rival / "finished.json", {"images": int})
+    return int(told["images"])
 
 
 def mirrors(run: Path) -> tuple[str, str]:
@@ -216,9 +218,15 @@ def mirrors(run: Path) -> tuple[str, str]:
     told = f"CKA {one:.2f} of mirror pairs, {other:.2f} of other pairs of the halves: {_gain(gain)} more"
     control = found.get(("cka_mirror_gain", True))
     if control is not None:
-        told += f"; untrained {_gain(control)} more"
-        told += ", so training adds to it" if below(control, gain) else ", so it is no merit of training"
+        told += f"; untrained {_gain(control)} more, {_merit(gain, control)}"
     return ("holds" if gain.low > 0 else "does not hold" if gain.high < 0 else "undecided"), told
+
+
+def _merit(gain: Score, control: Score) -> str:
+    """What training has to do with it, beyond both intervals."""
+    if below(control, gain):
+        return "so training adds to it"
+    return "so it is no merit of training" if below(gain, control) else "whether training adds to it is undecided"
 
 
 def _gain(score: Score) -> str:

@@ -92,6 +92,7 @@ def check(config: Asked) -> Given:
     data = config.data or DIGITS
     dataset, other = datasets.load(data), datasets.load(config.other) if config.other else None
     _check_classes(small, dataset, other)
+    _check_rivals(config, data, dataset)
     if small and config.model is None and (config.size or dataset.image_size) is None:
         raise BadSetting(f"The images of {data} have different sizes. Give --size, the side to train at in pixels.")
     model = None
@@ -105,6 +106,16 @@ def _check_classes(small: bool, *found: Dataset | None) -> None:
     """Refuse at once what no head could learn from."""
     for dataset in filter(None, found if small else ()):
         datasets.check_classes(dataset)
+
+
+def _check_rivals(config: Asked, data: str, dataset: Dataset) -> None:
+    """Refuse rivals of other images; a list of labels changes a data set's fingerprint and none of its images."""
+    for name, folder in rivals(config).items():
+        told = runs.read_config(folder)
+        learned = str(told.get("settings", {}).get("data", data))
+        same = told.get("inputs", {}).get("data") == dataset.fingerprint
+        if not same and learned.partition("?")[0] != data.partition("?")[0]:
+            raise BadRun(f"--{name} {folder} learned from {learned}, not from {data}. Give one of the same images.")
 
 
 def _known(config: Asked, data: str, dataset: Dataset, model: Backbone | None) -> Known:

@@ -18,7 +18,7 @@ from twofold.workflows._claims import Verdict
 from twofold.workflows._planned import Part
 from twofold.workflows._recipes import Recipe
 
-BETA_FIRST, BETA_LAST, STEPS = 1e-4, 0.02, 1000  # of ADM's linear schedule (PAPER facts in docs/claims.md)
+BETA_FIRST, BETA_LAST, STEPS = 1e-4, 0.02, 1000  # of ADM's linear schedule
 MANY = 12  # rows of a table that is not folded away
 PICTURES = ("cka*.svg", "bars.svg", "map.png")
 AXES = {

@@ -14,7 +14,7 @@ from twofold.backbones import base as backbones
 from twofold.errors import BadSetting, TwofoldError
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
-from twofold.steps import _pages, report
+from twofold.steps import _course, _pages, report
 from twofold.workflows import _claims, _costs, _fitted, _given, _planned, _recipes, _reproduced
 from twofold.workflows._fitted import Sized
 from twofold.workflows._planned import Part
@@ -134,7 +134,7 @@ def _plan(
     given = {name for name, _ in known}
     wanted: list[str] = []
     left: dict[str, list[str]] = {}
-    of_claims = set().union(*(claim.needs for claim in _claims.CLAIMS.values()))
+    of_claims = set().union(*(_claims.needed(number, config.scale) for number in _claims.CLAIMS))
     for recipe in recipes:
         # For verdicts alone, what no verdict asks for is not made.
         for name in (n for n in recipe.runs(config.scale) if config.recipe != "claims" or n in of_claims):
@@ -179,7 +179,8 @@ def _concluded(
     """Tables, figures, verdicts and the page."""
     done = {part.name: part for part in planned if part.name not in failed}
     folders = _given.rivals(config) | {name: part.folder for name, part in done.items()}
-    verdicts = _claims.verdicts(folders, failed)
+    seen = _course.images_seen(config.model or str(config.out / "model"))
+    verdicts = _claims.verdicts(folders, failed, seen, config.scale)
     wanted = {number for recipe in recipes for number in recipe.claims}
     verdicts = [verdict for verdict in verdicts if config.recipe in MANY or verdict.number in wanted]
     _reported(config.out / "report", [part.folder for part in done.values()])
