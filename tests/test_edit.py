@@ -121,6 +121,14 @@ def test_the_same_again_is_done_and_other_files_are_not_written_over(
     assert code == 2 and "is there" in err and err.count("\n") == 1
 
 
+def test_colours_that_a_grey_network_loses_are_told_of(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    given = ("edit", "denoise", "--model", f"run:{tiny_run}", "--noise-level", 1, "--device", "cpu")
+    for name, colour in (("grey", (9, 9, 9)), ("red", (200, 0, 0))):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+        code, _, err = command(*given, "--image", tmp_path / f"{name}.png", "--out", tmp_path / f"out-{name}.png")
+        assert code == 0 and ("colours" in err) is (name == "red"), err
+
+
 @pytest.mark.parametrize(
     "task, more, says",
     [

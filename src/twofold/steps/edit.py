@@ -81,12 +81,7 @@ def run(config: Config) -> Outcome:
         raise BadData(f"{config.mask} has no white pixel (128 of 255 or more), so nothing is to be filled in. Mend it.")
     backbone = backbones.load(config.model, device=config.device, precision=config.precision)
     editor = Editor(config, _samplers.generating(config.model, backbone))
-    with runs.progress(len(paths), "edit") as bar:
-        at_once = max(1, config.batch // (config.num * (config.average or 1)))
-        for start in range(0, len(paths), at_once):
-            rows = slice(start, start + at_once)
-            editor.write([_images.picture(path) for path in paths[rows]], outs[rows])
-            bar.advance(len(paths[rows]))
+    _edit(editor, paths, outs)
     if config.picture:
         plots.before_after(
             [(_before(config, path), some) for path, some in zip(paths[:MOST_SHOWN], outs[:MOST_SHOWN], strict=True)],
@@ -97,6 +92,23 @@ def run(config: Config) -> Outcome:
     facts = {"task": config.task, "images": told, "picture": str(config.picture) if config.picture else None}
     shown = f", shown in {config.picture}" if config.picture else ""
     return Outcome(facts, f"{len(paths) * config.num} results of {config.task} in {config.out}{shown}.")
+
+
+def _edit(editor: Editor, paths: Sequence[Path], outs: Sequence[Sequence[Path]]) -> None:
+    """All images, some at a time; colours that a network of grey images cannot keep are told of."""
+    from twofold.steps import _images
+
+    config, lost = editor.config, 0
+    with runs.progress(len(paths), "edit") as bar:
+        at_once = max(1, config.batch // (config.num * (config.average or 1)))
+        for start in range(0, len(paths), at_once):
+            rows = slice(start, start + at_once)
+            pictures = [_images.picture(path) for path in paths[rows]]
+            editor.write(pictures, outs[rows])
+            lost += sum(bool((picture != picture[:1]).any()) for picture in pictures)
+            bar.advance(len(pictures))
+    if lost and editor.backbone.sample_shape[0] == 1:
+        log.warning("%s is of grey images: the colours of %s of %s are lost", config.model, lost, len(paths))
 
 
 @dataclass(frozen=True, eq=False)
