@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from twofold.backbones._network import DiffusionNetwork
 from twofold.datasets import base as datasets
 from twofold.steps import _editing
 
@@ -119,6 +121,34 @@ def test_the_same_again_is_done_and_other_files_are_not_written_over(
         assert command(*arguments, *picture)[0] == 0 and out.stat().st_mtime_ns == before
     code, _, err = command(*arguments, "--seed", "1")
     assert code == 2 and "is there" in err and err.count("\n") == 1
+
+
+def test_no_pass_has_more_images_than_a_batch(
+    tiny_run: Path, pictures: list[Path], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many results and samples an image has; which are in a pass changes nothing."""
+    sizes, whole = [], DiffusionNetwork.estimate
+
+    def noting(self: DiffusionNetwork, x: torch.Tensor, *more: Any) -> Any:
+        sizes.append(len(x))
+        return whole(self, x, *more)
+
+    monkeypatch.setattr(DiffusionNetwork, "estimate", noting)
+    given = ("--image", f"{pictures[0]},{pictures[1]}", "--mask", pictures[2], "--num", 3, "--average", 2)
+    large = edit(command, tiny_run, "inpaint", *given, "--out", tmp_path / "large")
+    assert max(sizes) == 12
+    sizes.clear()
+    small = edit(command, tiny_run, "inpaint", *given, "--out", tmp_path / "small", "--batch", 4)
+    assert max(sizes) == 4
+    assert all(abs(a - b).max() <= 1 for a, b in zip(large, small, strict=True))
+
+
+def test_colours_that_a_grey_network_loses_are_told_of(tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    given = ("edit", "denoise", "--model", f"run:{tiny_run}", "--noise-level", 1, "--device", "cpu")
+    for name, colour in (("grey", (9, 9, 9)), ("red", (200, 0, 0))):
+        Image.new("RGB", (8, 8), colour).save(tmp_path / f"{name}.png")
+        code, _, err = command(*given, "--image", tmp_path / f"{name}.png", "--out", tmp_path / f"out-{name}.png")
+        assert code == 0 and ("colours" in err) is (name == "red"), err
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,7 @@ def run(config: Config) -> Outcome:
         raise BadData(f"{config.mask} has no white pixel (128 of 255 or more), so nothing is to be filled in. Mend it.")
     backbone = backbones.load(config.model, device=config.device, precision=config.precision)
     editor = Editor(config, _samplers.generating(config.model, backbone))
-    with runs.progress(len(paths), "edit") as bar:
-        at_once = max(1, config.batch // (config.num * (config.average or 1)))
-        for start in range(0, len(paths), at_once):
-            rows = slice(start, start + at_once)
-            editor.write([_images.picture(path) for path in paths[rows]], outs[rows])
-            bar.advance(len(paths[rows]))
+    _edit(editor, paths, outs)
     if config.picture:
         pictures.before_after(
             [(_before(config, path), some) for path, some in zip(paths[:MOST_SHOWN], outs[:MOST_SHOWN], strict=True)],
@@ -98,6 +93,23 @@ def run(config: Config) -> Outcome:
     facts = {"task": config.task, "images": told, "picture": str(config.picture) if config.picture else None}
     shown = f", shown in {config.picture}" if config.picture else ""
     return Outcome(facts, f"{len(paths) * config.num} results of {config.task} in {config.out}{shown}.")
+
+
+def _edit(editor: Editor, paths: Sequence[Path], outs: Sequence[Sequence[Path]]) -> None:
+    """All images, some at a time; colours that a network of grey images cannot keep are told of."""
+    from twofold.steps import _images
+
+    config, lost = editor.config, 0
+    with runs.progress(len(paths), "edit") as bar:
+        at_once = max(1, config.batch // (config.num * (config.average or 1)))
+        for start in range(0, len(paths), at_once):
+            rows = slice(start, start + at_once)
+            pictures = [_images.picture(path) for path in paths[rows]]
+            editor.write(pictures, outs[rows])
+            lost += sum(bool((picture != picture[:1]).any()) for picture in pictures)
+            bar.advance(len(pictures))
+    if lost and editor.backbone.sample_shape[0] == 1:
+        log.warning("%s is of grey images: the colours of %s of %s are lost", config.model, lost, len(paths))
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,29 +153,38 @@ class Editor:
 
     def edited(self, pictures: Sequence[Tensor], numbers: Sequence[int]) -> NDArray[np.uint8]:
         """Results [B, num, H, W] or [B, num, H, W, 3] of pictures uint8 [3, H, W]; chance belongs to the numbers."""
+        import numpy as np
+        import torch
+
+        config, backbone = self.config, self.backbone
+        assert config.steps and config.average
+        draws = [(k, draw) for k in range(len(pictures)) for draw in range(config.num * config.average)]
+        with torch.inference_mode():
+            x = backbone.preprocess([self._enlarged(p) for p in pictures]).float()
+            starts = [self._start(p) for p in pictures]
+            parts = [draws[at : at + config.batch] for at in range(0, len(draws), config.batch)]
+            found = torch.cat([self._walked(x, starts, numbers, part) for part in parts])
+            mean = found.view(-1, config.average, *found.shape[1:]).mean(1)
+            pixels = np.concatenate([backbone.pixels(some) for some in mean.split(config.batch)])
+        return pixels.reshape(len(pictures), config.num, *pixels.shape[1:])
+
+    def _walked(
+        self, x: Tensor, starts: Sequence[float | None], numbers: Sequence[int], draws: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """Clean images [B, C, h, w] of some draws, each the place of its image in `x` and its own number."""
         import torch
 
         from twofold.steps import _editing
 
         config, backbone = self.config, self.backbone
-        assert config.steps and config.average
-        draws = config.num * config.average
-        generators = [
-            noise.generator(config.seed, n, draw=d, purpose=noise.EDITS) for n in numbers for d in range(draws)
-        ]
+        generators = [noise.generator(config.seed, numbers[k], draw=d, purpose=noise.EDITS) for k, d in draws]
         chance = _editing.chances(generators, backbone.sample_shape, backbone.placement.device)
-        with torch.inference_mode():
-            x = backbone.preprocess([self._enlarged(p) for p in pictures]).float()
-            starts = [self._start(p) for p in pictures]
-            ladders = [backbone.process.karras_steps(config.steps, s) for s in starts for _ in range(draws)]
-            steps = torch.tensor(ladders, device=x.device).T.contiguous()
-            keep, x = self._keep(x.repeat_interleave(draws, 0)), x.repeat_interleave(draws, 0)
-            y = self._begun(x, backbone.coefficients(steps[0]), chance)
-            fresh = FRESH if config.task in ("inpaint", "superres") else 0.0
-            found = _editing.walk(backbone, y, steps, keep, chance, fresh=fresh, rounds=config.rounds)
-            mean = found.view(-1, config.average, *found.shape[1:]).mean(1)
-            pixels = backbone.pixels(mean)
-        return pixels.reshape(len(pictures), config.num, *pixels.shape[1:])
+        x = x[torch.tensor([k for k, _ in draws], device=x.device)]
+        ladders = [backbone.process.karras_steps(config.steps or 1, starts[k]) for k, _ in draws]
+        steps = torch.tensor(ladders, device=x.device).T.contiguous()
+        y = self._begun(x, backbone.coefficients(steps[0]), chance)
+        fresh = FRESH if config.task in ("inpaint", "superres") else 0.0
+        return _editing.walk(backbone, y, steps, self._keep(x), chance, fresh=fresh, rounds=config.rounds)
 
     def _enlarged(self, picture: Tensor) -> Tensor:
         from twofold.steps import _editing
