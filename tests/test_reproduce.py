@@ -537,13 +537,20 @@ WRONG = {
     "no model at the paper's scale": (("p1-steps", "--scale", "paper"), "needs --model adm:FILE"),
     "no such model": (("p1-steps", "--model", "run:nowhere"), "nowhere"),
     "no such data": (("p1-steps", "--data", "folder:nowhere"), "nowhere"),
+    "a model without noise steps": (("p1-steps", "--model", "pixels"), "pixels is no diffusion model"),
+    "a recipe without runs at this scale": (
+        ("rivals", "--scale", "paper", "--data", "digits", "--model", "{run}"),
+        "The recipe rivals has no runs at the scale paper",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_cannot_be_is_one_line_before_any_work(what: str, tmp_path: Path, command: Command) -> None:
+def test_what_cannot_be_is_one_line_before_any_work(
+    what: str, tiny_run: Path, tmp_path: Path, command: Command
+) -> None:
     more, says = WRONG[what]
-    code, out, err = command("reproduce", *more, "--out", tmp_path / "out", "--quiet")
+    code, out, err = command("reproduce", *(w.format(run=tiny_run) for w in more), "--out", tmp_path / "out", "--quiet")
     assert (code, out) == (2, "") and err.count("\n") == 1 and says in err, err
     assert not (tmp_path / "out").exists()
 
@@ -569,6 +576,16 @@ def test_a_rival_that_is_given_must_have_learned_from_the_same_images(
     given = ("p1-steps", "--gan", tmp_path / "gan", "--model", "run:nowhere", "--out", tmp_path / "out", "--quiet")
     code, _, err = command("reproduce", *given)
     assert code == 2 and (f"learned from {learned}" in err) is refused, err
+
+
+@pytest.mark.parametrize(("name", "says"), [("index.html", "index.html"), ("config.toml", "is a run of `transfer`")])
+def test_files_of_others_are_left_alone(name: str, says: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
+    """A page of the user's own, or a run, where --out leads by mistake."""
+    (tmp_path / name).write_text('verb = "transfer"\n')
+    given = ("--model", f"run:{tiny_run}", "--out", tmp_path, *SMALL)
+    code, _, err = command("reproduce", "p1-steps", *given)
+    assert code == 2 and says in err and err.count("\n") == 1, err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_recipes_are_listed(command: Command) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from twofold import runs
 from twofold.backbones import base as backbones
-from twofold.backbones.base import Backbone
+from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
 from twofold.datasets.base import Dataset
 from twofold.errors import BadRun, BadSetting
@@ -98,6 +98,11 @@ def check(config: Asked) -> Given:
     model = None
     if config.model is not None:
         model = backbones.load(config.model, device=config.device, precision=config.precision)
+        if not isinstance(model, DiffusionBackbone):
+            raise BadSetting(
+                f"--model {config.model} is no diffusion model: it has no noise steps, which the papers' tables are "
+                "about. Give a run of pretrain or another diffusion model, or leave --model out."
+            )
     known = _known(config, data, dataset, model) | of_sizes(config, Sizes(), data, dataset, other)[0]
     return Given(known, dataset, other, model)
 

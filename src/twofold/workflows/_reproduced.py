@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from twofold import files, results
-from twofold.errors import UserError
+from twofold import files, results, runs
+from twofold.errors import BadRun, UserError
 from twofold.plots import curves
 from twofold.records import Score
 from twofold.steps import _pages
@@ -19,6 +19,7 @@ from twofold.workflows._planned import Part
 from twofold.workflows._recipes import Recipe
 
 BETA_FIRST, BETA_LAST, STEPS = 1e-4, 0.02, 1000  # of ADM's linear schedule
+MARK = '<meta name="generator" content="twofold reproduce">'
 MANY = 12  # rows of a table that is not folded away
 PICTURES = ("cka*.svg", "bars.svg", "map.png")
 AXES = {
@@ -26,6 +27,21 @@ AXES = {
     "block": "block, as a share of the network's blocks",
     "pool": "side of the pool",
 }
+
+
+def check_out(out: Path) -> None:
+    """Fail before any work where OUT is a run, or holds a page that is not ours.
+
+    Raises:
+        BadRun: it is, it does, or nothing may be written there.
+    """
+    _pages.check_out(out / "report")
+    advice = "Give --out a new folder, or that of an earlier `twofold reproduce`."
+    if (out / "config.toml").exists():
+        raise BadRun(f"{out} is a run of `{runs.read_config(out)['verb']}`. {advice}")
+    page = out / "index.html"
+    if page.exists() and MARK not in page.read_text(encoding="utf-8", errors="replace"):
+        raise BadRun(f"{page} was not written by `twofold reproduce`. {advice}")
 
 
 def write(

@@ -14,7 +14,7 @@ from twofold.backbones import base as backbones
 from twofold.errors import BadSetting, TwofoldError
 from twofold.records import Outcome
 from twofold.settings import Settings, setting
-from twofold.steps import _course, _pages, report
+from twofold.steps import _course, report
 from twofold.workflows import _claims, _costs, _fitted, _given, _planned, _recipes, _reproduced
 from twofold.workflows._fitted import Sized
 from twofold.workflows._planned import Part
@@ -97,8 +97,10 @@ def run(config: Config) -> Outcome:
     )
     given = _given.check(config)
     planned = _plan(config, recipes, given.known)
+    if not planned:
+        raise BadSetting(f"The recipe {config.recipe} has no runs at the scale {config.scale}. Give the other --scale.")
     if not config.plan:
-        _pages.check_out(config.out / "report")
+        _reproduced.check_out(config.out)
     sized = _fitted.sized(config, given, _plan(replace(config, recipe="all"), _every(), given.known, quiet=True))
     _planned.check(planned, sized.known)
     costs = _costs.estimate(planned, sized.known, sized.meter)
