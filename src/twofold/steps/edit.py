@@ -164,7 +164,7 @@ class Editor:
             parts = [draws[at : at + config.batch] for at in range(0, len(draws), config.batch)]
             found = torch.cat([self._walked(x, starts, numbers, part) for part in parts])
             mean = found.view(-1, config.average, *found.shape[1:]).mean(1)
-            pixels = np.concatenate([backbone.pixels(some) for some in mean.split(config.batch)])
+            pixels = np.concatenate([backbone.pixels(some) for some in torch.split(mean, config.batch)])
         return pixels.reshape(len(pictures), config.num, *pixels.shape[1:])
 
     def _walked(
