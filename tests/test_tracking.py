@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from safetensors.torch import load_file
 
 from twofold import files
 from twofold.backbones import base
+from twofold.backbones._network import DiffusionNetwork
 from twofold.datasets import base as datasets
-from twofold.steps import _part, _probing, _quality
+from twofold.steps import _batching, _part, _probing, _quality
 from twofold.steps._quality import Distance
 from twofold.steps._trainer import Trainer
 
@@ -155,6 +157,25 @@ def test_what_has_no_classes_is_trained_on_and_not_probed(
     assert not any("probe" in record or "tapped" in record for record in noted)
     assert "nothing is probed" in (out / "log.txt").read_text()
     assert (out / "best-fd").is_dir() and not (out / "best-probe").exists()
+
+
+def test_looking_at_a_network_takes_no_more_images_a_pass_than_memory_holds(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that trains with few images a pass would run out of memory where it is probed with hundreds."""
+    sizes: list[int] = []
+    predict = DiffusionNetwork._predict
+
+    def noting(self: DiffusionNetwork, x: torch.Tensor, *more: Any) -> torch.Tensor:
+        sizes.append(len(x))
+        return predict(self, x, *more)
+
+    monkeypatch.setattr(DiffusionNetwork, "_predict", noting)
+    monkeypatch.setattr(_batching, "choose", lambda *_: 32)
+    monkeypatch.setattr(_probing, "ROWS", 70)
+    code, _, err = command(*TINY, "--images", 32, "--track", 32, "--track-samples", 70, "--out", tmp_path / "out")
+    assert code == 0, err
+    assert sizes and max(sizes) <= 32
 
 
 def test_qualities_need_images_of_val(sorted_folder: Path, tmp_path: Path, command: Command) -> None:

@@ -12,18 +12,19 @@ from twofold import noise, pooling
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets.base import Dataset, Rows
 from twofold.heads.ridge import Ridge
-from twofold.steps import _part
+from twofold.steps import _batching, _part
 
 # Where a diffusion network is read: the middle of the useful range of every model met so far.
 SIGMA = 0.18
-ROWS, BATCH = 2000, 250
+ROWS, BATCH = 2000, 250  # images; fewer a pass where memory holds no more
 
 
 def accuracy(backbone: DiffusionBackbone, dataset: Dataset, step: float, blocks: Sequence[int] | None = None) -> float:
     """Accuracy on val of a ridge head on blocks read at a step; none: the middle and the first of the decoder."""
     blocks = blocks or (middle(backbone), middle(backbone) + 1)
-    x, y = _features(backbone, dataset, step, blocks, "train")
-    val = _features(backbone, dataset, step, blocks, "val")
+    size = min(BATCH, _batching.choose(backbone, max(blocks)))
+    x, y = _features(backbone, dataset, step, blocks, "train", size)
+    val = _features(backbone, dataset, step, blocks, "val", size)
     head = Ridge().fit(x, y, val=val)
     return float((head.predict(val[0]) == val[1]).mean())
 
@@ -39,11 +40,11 @@ def middle(backbone: DiffusionBackbone) -> int:
 
 
 def _features(
-    backbone: DiffusionBackbone, dataset: Dataset, step: float, blocks: Sequence[int], split: str
+    backbone: DiffusionBackbone, dataset: Dataset, step: float, blocks: Sequence[int], split: str, size: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Blocks averaged to 2 x 2, one beside the other, and labels."""
     rows = _part.few(dataset.build(split), ROWS)
-    parts = [range(start, min(start + BATCH, len(rows))) for start in range(0, len(rows), BATCH)]
+    parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     return np.concatenate([_pooled(backbone, rows, part, step, blocks) for part in parts]), rows.labels
 
 

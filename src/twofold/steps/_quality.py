@@ -14,7 +14,7 @@ from twofold.analyses.frechet import Statistics
 from twofold.backbones import base as backbones
 from twofold.backbones.base import DiffusionBackbone
 from twofold.datasets.base import Dataset
-from twofold.steps import _guidance, _part, _probing, _samplers
+from twofold.steps import _batching, _guidance, _part, _probing, _samplers
 
 TAP_SIGMAS = (0.06, 0.18, 0.5)
 SAMPLER, STEPS, BATCH = "dpm++", 20, 100
@@ -60,9 +60,16 @@ class Distance:
         return pooling.pool(maps, side).cpu()
 
 
-@torch.no_grad()
 def _images(backbone: DiffusionBackbone, seed: int, numbers: range) -> torch.Tensor:
     """Samples uint8 [B, 3, H, W]; sample i depends on (seed, i) alone, and is of class i modulo their number."""
+    size = _batching.choose(backbone, len(backbone.blocks))
+    parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return torch.cat([_some_images(backbone, seed, part) for part in parts])
+
+
+@torch.no_grad()
+def _some_images(backbone: DiffusionBackbone, seed: int, numbers: range) -> torch.Tensor:
+    """See `_images`; all in one pass a step."""
     device = backbone.placement.device
     x = torch.from_numpy(noise.normal(seed, numbers, backbone.sample_shape, purpose=noise.SAMPLING)).to(device)
     labels = torch.tensor([i % backbone.classes for i in numbers], device=device) if backbone.classes else None
