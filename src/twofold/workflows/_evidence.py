@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import files, results
+from twofold import files, results, runs
 from twofold.analyses import base as analyses
 from twofold.errors import BadRun
 from twofold.records import Score
 from twofold.steps import _judging, _trials
 
 FAR = 2.5  # standard errors that a point may lie off the nearest single hill
+EPOCHS = 28  # of the papers' trainings; fewer may be too short
 CLEAR = 2.0  # standard errors of a difference that are beyond chance
 
 
@@ -200,6 +201,12 @@ def images_of(rival: Path) -> int:
     """How many images a rival's training saw."""
     told = files.read_json(rival / "finished.json", {"images": int})
     return int(told["images"])
+
+
+def cut_short(tuned: Path) -> str:
+    """That a run of `finetune` learned for fewer epochs than the papers' heads, in words; else empty."""
+    epochs = runs.read_config(tuned).get("settings", {}).get("epochs")
+    return f"; it learned for {epochs} epochs, not {EPOCHS}" if isinstance(epochs, int) and epochs < EPOCHS else ""
 
 
 def mirrors(run: Path) -> tuple[str, str]:
