@@ -403,6 +403,16 @@ def test_a_claim_about_a_rival_asks_for_the_budget_of_the_model_itself(tmp_path:
     assert _claims.verdicts(folders, {}, 1000)[0].word == "not tested"
 
 
+def test_pools_are_compared_over_the_same_blocks(tmp_path: Path) -> None:
+    """Small maps have no large pool; the mean of the blocks that are left is another mean."""
+    found = [
+        Score("cka_mean", value, "train", 100, (0,), None, None, {"pool": pool, "blocks": [n, n], "control": False})
+        for pool, value, n in ((1, 0.60, 9), (2, 0.61, 9), (4, 0.80, 5))
+    ]
+    word, told = _evidence.steady(write_scores(tmp_path / "alike", found), 0.05)
+    assert word == "holds" and "0.610 at pool 2" in told and "pool 4" not in told
+
+
 def test_the_best_setting_depends_on_the_data(tmp_path: Path) -> None:
     judge: Any = _claims.CLAIMS[8].judge
     first = write_map(tmp_path / "first", dict(zip(STEPS, (0.5, 0.7, 0.9, 0.6, 0.3), strict=True)))
