@@ -244,7 +244,7 @@ def _gain(score: Score) -> str:
 def steady(run: Path, barely: float) -> tuple[str, str]:
     """Whether the mean similarity of blocks is the same at every pool that all of them have."""
     found = [s for s in results.read(run) if s.name == "cka_mean" and not s.about["control"]]
-    most = max((s.about["blocks"] for s in found), default=[])
+    most: list[int] = max((s.about["blocks"] for s in found), default=[])
     means = {s.about["pool"]: s.value for s in found if s.about["blocks"] == most}
     if len(means) < 2:
         raise BadRun(f"{run} compares {len(means)} pools; it takes two.")
