@@ -195,6 +195,21 @@ def test_far_above_is_more_than_what_counts_as_alike(low: float, high: float, wo
     assert _claims.far_above(_evidence.Pair(0.5, 0.6, (low + high) / 2, low, high, 0.01))[0] == word
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "epochs", "word"),
+    [(0.1, 0.8, 28, "holds"), (0.1, 0.8, 10, "undecided"), (0.8, 0.1, 10, "does not hold")],
+)
+def test_an_encoder_whose_epochs_were_cut_decides_nothing_for_us(
+    theirs: float, ours: float, epochs: int, word: str, tmp_path: Path
+) -> None:
+    """Claim 3: after few epochs a supervised encoder knows nothing yet."""
+    chance = np.random.default_rng(0).random((2, 300))
+    supervised = write_answers(tmp_path / "supervised", "linear", chance < theirs)
+    (supervised / "config.toml").write_text(f'verb = "finetune"\n[settings]\nepochs = {epochs}\n')
+    found = _claims.CLAIMS[3].judge(supervised, write_answers(tmp_path / "ours", "linear", chance < ours))  # type: ignore[misc]
+    assert found[0] == word and ("10 epochs, not 28" in found[1]) is (epochs == 10)
+
+
 def test_adm_steps_are_the_papers_noise() -> None:
     """PAPER facts, section 1.2: sqrt(1 - abar) / sqrt(abar)."""
     for t, kept, gone in ((90, 0.956, 0.295), (150, 0.887, 0.463), (500, 0.279, 0.960)):
@@ -386,6 +401,16 @@ def test_a_claim_about_a_rival_asks_for_the_budget_of_the_model_itself(tmp_path:
         assert _claims.verdicts(folders, {}, seen)[0].word == word
     del folders["gan"]
     assert _claims.verdicts(folders, {}, 1000)[0].word == "not tested"
+
+
+def test_pools_are_compared_over_the_same_blocks(tmp_path: Path) -> None:
+    """Small maps have no large pool; the mean of the blocks that are left is another mean."""
+    found = [
+        Score("cka_mean", value, "train", 100, (0,), None, None, {"pool": pool, "blocks": [n, n], "control": False})
+        for pool, value, n in ((1, 0.60, 9), (2, 0.61, 9), (4, 0.80, 5))
+    ]
+    word, told = _evidence.steady(write_scores(tmp_path / "alike", found), 0.05)
+    assert word == "holds" and "0.610 at pool 2" in told and "pool 4" not in told
 
 
 def test_the_best_setting_depends_on_the_data(tmp_path: Path) -> None:

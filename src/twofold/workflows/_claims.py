@@ -149,6 +149,12 @@ def peaks(curve: Curve, low: float, high: float, where: str) -> Found:
     return UNDECIDED, f"{told}; an end is within chance of the top"
 
 
+def _supervised(other: Path, ours: Path) -> Found:
+    """As good as an encoder that learned from labels; one of too few epochs decides nothing in our favour."""
+    (word, told), cut = matches(_evidence.pair(other, ours, "linear")), _evidence.cut_short(other)
+    return (UNDECIDED if cut and word == HOLDS else word), told + cut
+
+
 def _steps(selected: Path) -> Found:
     curve = _evidence.curve(selected, "sigma")
     return peaks(curve, curve.x[0], curve.x[-2], "between the clean and the noisiest step")
@@ -229,7 +235,7 @@ CLAIMS = {
     ),
     3: Claim(
         "a linear head on frozen features matches a supervised U-Net encoder", "64.96 against 64.32",
-        ("supervised", "linear"), lambda other, ours: matches(_evidence.pair(other, ours, "linear")),
+        ("supervised", "linear"), _supervised,
     ),
     4: Claim(
         "an attention head is far above linear on frozen features", "71.89 (P1), 74.6 (P2) against 64.96",

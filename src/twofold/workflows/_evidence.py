@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import files, results
+from twofold import files, results, runs
 from twofold.analyses import base as analyses
 from twofold.errors import BadRun
 from twofold.records import Score
 from twofold.steps import _judging, _trials
 
 FAR = 2.5  # standard errors that a point may lie off the nearest single hill
+EPOCHS = 28  # of the papers' trainings; fewer may be too short
 CLEAR = 2.0  # standard errors of a difference that are beyond chance
 
 
@@ -202,6 +203,12 @@ def images_of(rival: Path) -> int:
     return int(told["images"])
 
 
+def cut_short(tuned: Path) -> str:
+    """That a run of `finetune` learned for fewer epochs than the papers' heads, in words; else empty."""
+    epochs = runs.read_config(tuned).get("settings", {}).get("epochs")
+    return f"; it learned for {epochs} epochs, not {EPOCHS}" if isinstance(epochs, int) and epochs < EPOCHS else ""
+
+
 def mirrors(run: Path) -> tuple[str, str]:
     """Whether mirrored blocks are more alike than other pairs of the two halves: their difference on the same images.
 
@@ -235,8 +242,10 @@ def _gain(score: Score) -> str:
 
 
 def steady(run: Path, barely: float) -> tuple[str, str]:
-    """Whether the mean similarity of blocks is the same at every pool."""
-    means = {s.about["pool"]: s.value for s in results.read(run) if s.name == "cka_mean" and not s.about["control"]}
+    """Whether the mean similarity of blocks is the same at every pool that all of them have."""
+    found = [s for s in results.read(run) if s.name == "cka_mean" and not s.about["control"]]
+    most: list[int] = max((s.about["blocks"] for s in found), default=[])
+    means = {s.about["pool"]: s.value for s in found if s.about["blocks"] == most}
     if len(means) < 2:
         raise BadRun(f"{run} compares {len(means)} pools; it takes two.")
     told = ", ".join(f"{value:.3f} at pool {pool}" for pool, value in means.items())
