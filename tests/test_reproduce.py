@@ -489,7 +489,7 @@ def test_heads_are_counted() -> None:
     assert one == forward * (3 * 100 * 1000 * 2 + 20 + 50) and two > 1.9 * one
     assert work("cnn?width=64").operations > work("cnn?width=32").operations > 0
     assert work("ridge", 512, 0, 1) == _head_costs.squares(512, 32) + _head_costs.squares(512, 32)
-    assert _head_costs.squares(512, 4096).cubes == pytest.approx(1)
+    assert _head_costs.squares(_head_costs.CUBE, 4096).cubes == pytest.approx(1)
     for head in ("knn", "logistic", "attention?attention_heads=4", "mlp"):
         assert work(head).operations > 0
     two_maps = {f"b{k}_t0_p0": (8, 4, 4) for k in (1, 2)}
