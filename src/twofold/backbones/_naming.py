@@ -42,7 +42,15 @@ def schemes() -> dict[str, list[str]]:
     return found
 
 
-def member(name: ModelName) -> str:
+def named(model: str) -> tuple[ModelName, str]:
+    """The parts of a MODEL string and the file of the room that reads it; its file of weights, if any, is there."""
+    name = parse(model)
+    reader = _member(name)
+    _check_file(name, reader)
+    return name, reader
+
+
+def _member(name: ModelName) -> str:
     """The file of the room that reads this model; pipelines are told apart by their model_index.json."""
     members = schemes()[name.scheme]
     pipelines = registry.declared("backbones", "PIPELINES")
@@ -56,7 +64,7 @@ def member(name: ModelName) -> str:
     raise unknown(f"reader for the pipeline class of {name}:", found, supported)
 
 
-def check_file(name: ModelName, member: str) -> None:
+def _check_file(name: ModelName, member: str) -> None:
     """Look for the file of weights before anything that takes seconds to import."""
     wanted = registry.declared("backbones", "FILE").get(member)
     given = name.argument

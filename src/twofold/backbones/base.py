@@ -20,8 +20,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from twofold import registry
-from twofold.backbones import _memory, _naming
+from twofold.backbones import _memory
 from twofold.backbones._naming import ARGUMENT_FREE as ARGUMENT_FREE
+from twofold.backbones._naming import named as named
 from twofold.backbones._naming import parse as parse
 from twofold.backbones._naming import schemes as schemes
 from twofold.backbones._placement import PRECISIONS as PRECISIONS
@@ -268,9 +269,7 @@ def load(
     Raises:
         UnknownName, BadModel, BadSetting: before any weights are read.
     """
-    name = parse(model)
-    member = _naming.member(name)
-    _naming.check_file(name, member)
+    name, member = named(model)
     build = registry.find("backbones", member).build
     where = nowhere() if weightless else place(device, precision, compile)
     backbone: Backbone = build(name, where)

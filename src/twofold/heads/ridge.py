@@ -43,9 +43,10 @@ class Ridge(Head):
         self.bias_ = np.bincount(positions) / len(positions)
         gram = _gram.of(self.scale_, table, torch.from_numpy(positions), len(classes))
         unit, system = _gram.unit(gram), Shifted(gram.matrix, gram.target)
-        solutions = [system.solve(strength * unit) for strength in self._open(val)]
+        strengths = self._open(val)
+        solutions = [system.solve(strength * unit) for strength in strengths]
         best = 0 if val is None or len(solutions) == 1 else self._best(gram, solutions, classes, val)
-        self.strength_ = self._open(val)[best]
+        self.strength_ = strengths[best]
         self.weight_ = gram.weights(solutions[best]).numpy()
         self.classes_ = classes
         return self

@@ -66,11 +66,10 @@ class Config(_fill.Reading):
 def run(config: Config) -> Outcome:
     """Read what was not read yet, then measure; without --out nothing is kept."""
     _spread.check(config)
-    if config.weights is not None and config.features is None and not config.weights.is_file():
-        raise BadSetting(
-            f"--weights: {config.weights} does not exist. Give torch-fidelity's Inception weights, or another "
-            "network as --features."
-        )
+    if config.weights is not None and config.features is not None:
+        raise BadSetting("--weights are those of inception, and --features names a network. Give one of them.")
+    if config.weights or config.features:
+        backbones.named(_model(config, []))
     sides = [_image_sets.parse(given, config.on_error) for given in (config.a, config.b)]
     _check_enough(config, sides)
     backbone, cell = _network(config, sides)
@@ -100,8 +99,6 @@ def _network(config: Config, sides: Sequence[Side]) -> tuple[Backbone | None, Ce
         BadModel, BadSetting, BadStore, UnknownName: before any image is read.
     """
     stored = [side for side in sides if isinstance(side, Stored)]
-    if config.weights is not None and config.features is not None:
-        raise BadSetting("--weights are those of inception, and --features names a network. Give one of them.")
     if stored and config.sigma is not None:
         raise BadSetting(f"{stored[0].name} is a store, whose columns are named by --t. Give that instead of --sigma.")
     backbone, model = None, _model(config, stored)

@@ -267,10 +267,10 @@ def _check_data(config: Config, dataset: datasets.Dataset) -> None:
                 "out, or give one folder a class."
             )
         datasets.check_classes(dataset)
-    if config.track and len(dataset.build("val")) < LEAST_TRACKED:
+    if config.track and (held := len(dataset.build("val"))) < LEAST_TRACKED:
         raise BadSetting(
-            f"--track compares samples with at least two images of val, and {config.data} has "
-            f"{len(dataset.build('val'))}. Give val more, or leave --track out."
+            f"--track compares samples with at least two images of val, and {config.data} has {held}. Give val more, or "
+            "leave --track out."
         )
 
 
