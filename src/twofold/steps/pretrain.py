@@ -269,8 +269,8 @@ def _check_data(config: Config, dataset: datasets.Dataset) -> None:
         datasets.check_classes(dataset)
     if config.track and (held := len(dataset.build("val"))) < LEAST_TRACKED:
         raise BadSetting(
-            f"--track compares samples with at least two images of val, and {config.data} has {held}. Give val more, or "
-            "leave --track out."
+            f"--track compares samples with at least two images of val, and {config.data} has {held}. Give val more, "
+            "or leave --track out."
         )
 
 
