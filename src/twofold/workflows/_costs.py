@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -11,19 +10,18 @@ from typing import Any
 from twofold.backbones.base import Backbone, DiffusionBackbone
 from twofold.datasets import base as datasets
 from twofold.workflows import _head_costs, _recipes
-from twofold.workflows._head_costs import CUBE, Work
+from twofold.workflows._head_costs import BACKWARD, CUBE, Work
 from twofold.workflows._planned import Part
 
-# A pass with gradients is taken as three forward passes: itself, and twice as much back.
-BACKWARD = 3
 # Work beside that of denoising one image (docs/rivals.md, measured on digits).
 RIVALS = {"rival gan": 2.2, "rival contrastive": 0.65, "rival masked": 1.0}
 CONTROLS = ("pixels", "untrained")
 ROWS = 10_000  # of compare
 LADDER = 7  # noise steps where a run does not say which
-ROUNDS = 4  # of the measurement
 PIXELS = 1 << 18  # of a batch in it, at most
-WHERE = 0.75  # of the network's blocks is the one that a choice is taken to be, before it is made
+# Before a choice is made it is taken to be the block this far along: later than most (P1's 24 of 37), at the one of
+# CIFAR-10's map (15 of 17), so that its maps are rather taken to be too large.
+WHERE = 0.85
 POOL = 4  # and its pool
 Known = Mapping[tuple[str, str], Any]
 Count = tuple[int, int, int]
@@ -122,8 +120,8 @@ def _cost(part: Part, known: Known, meter: Meter) -> Cost:
     if meter.forward is None or meter.training is None or meter.cube is None:
         return Cost(passes, passes * share * whole, work.operations, None, None)
     learns = part.verb in ("pretrain", "finetune") or part.verb.startswith("rival")
-    # Heads are in single precision; their operations are taken to be as fast as the network's.
-    of_heads = work.operations * meter.training / whole + work.cubes * meter.cube
+    # Heads are in single precision; operations of those of rows are taken to be as fast as the network's.
+    of_heads = work.duration(meter.training / whole, meter.cube)
     seconds = passes * share * (meter.training if learns else meter.forward) + of_heads
     return Cost(passes, passes * share * whole, work.operations, seconds, of_heads)
 
@@ -204,7 +202,7 @@ def _heads(part: Part, values: Mapping[str, Any], known: Known, meter: Meter) ->
         if part.verb != "probe":
             found += _judging(part, values, known, backbone, (train, count[1]))
         if part.verb != "select":
-            found += _probing(part, values, known, backbone, classes, (train, val, count[2]))
+            found += _probing(part, values, known, meter, classes, (train, val, count[2]))
     return found
 
 
@@ -223,10 +221,10 @@ def _judging(part: Part, values: Mapping[str, Any], known: Known, backbone: Back
     return found
 
 
-def _probing(
-    part: Part, values: Mapping[str, Any], known: Known, backbone: Backbone, classes: int, count: Count
-) -> Work:
+def _probing(part: Part, values: Mapping[str, Any], known: Known, meter: Meter, classes: int, count: Count) -> Work:
     """Every head at one place, for the model and its control."""
+    backbone = meter.backbone
+    assert backbone is not None
     steps = values.get("t") or values.get("sigma") or [0]
     numbers = _blocks(part, known, backbone) if part.verb == "probe" else _blocks(_anywhere(part), known, backbone)
     shapes = {
@@ -238,7 +236,8 @@ def _probing(
     controls = values.get("controls", CONTROLS)
     found = Work()
     for head in map(str, values["head"] if isinstance(values["head"], list) else [values["head"]]):
-        found += _head_costs.of(head, shapes, POOL, classes, count) * (2 if "untrained" in controls else 1)
+        here = _head_costs.of(head, shapes, POOL, classes, count, measure=meter.forward is not None)
+        found += here * (2 if "untrained" in controls else 1)
         if "pixels" in controls:
             side = backbone.image_size
             found += _head_costs.of(head, {"pixels": (3, side, side)}, side, classes, count)
@@ -265,7 +264,7 @@ def _pace(backbone: Backbone) -> float:
     x, last = backbone.preprocess(images), backbone.blocks[-1].number
     noise = torch.zeros_like(x) if isinstance(backbone, DiffusionBackbone) else None
     step = backbone.step(1.0) if isinstance(backbone, DiffusionBackbone) else None
-    return _fastest(lambda: backbone.features(x, step, [last], noise)[last].cpu()) / batch
+    return _head_costs.fastest(lambda: backbone.features(x, step, [last], noise)[last].cpu()) / batch
 
 
 def _cube() -> float:
@@ -276,16 +275,7 @@ def _cube() -> float:
 
     made = torch.randn(CUBE, CUBE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     made = made.T @ made
-    return _fastest(lambda: Shifted(made.clone(), made[:, :10].clone()).solve(1.0))
-
-
-def _fastest(work: Any) -> float:
-    taken = []
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - begun)
-    return min(taken)
+    return _head_costs.fastest(lambda: Shifted(made.clone(), made[:, :10].clone()).solve(1.0))
 
 
 def duration(seconds: float) -> str:
