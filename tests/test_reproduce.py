@@ -465,6 +465,7 @@ def test_sizes_fit_the_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert np.bincount(np.array(names, int) % 10).tolist() == [round(asked / 10)] * 10
     # The same command gets the same sizes, however fast the machine seems to be this time; other minutes other ones.
     monkeypatch.setattr(_costs, "meter", lambda *_, **__: replace(meter, forward=1e-9, training=1e-9, counts={}))
+    monkeypatch.setattr(_head_costs, "_seconds_an_operation", lambda _: 0.0)
     assert _fitted.sized(config, given, planned).known == sized.known
     assert _fitted.sized(replace(config, minutes=61), given, planned).known["labelled", ""] == "many"
     assert _fitted.sized(replace(config, seeds=7), given, planned).known["seeds", ""] == 7
