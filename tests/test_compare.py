@@ -87,8 +87,11 @@ def test_independent_noise_makes_the_diagonal_less_than_1_and_shared_noise_does_
 def test_scores_and_figures(compared: Path) -> None:
     scores = results.read(compared)
     facts = json.loads((compared / "finished.json").read_text())
-    names = ("cka_mean", "cka_same", "cka_mirrored", "cka_unmirrored", "cka_mirror_gain")
+    names = ("cka_mean", "cka_same", "cka_mirrored", "cka_unmirrored", "cka_mirror_gain", "cka_pool_change")
     assert {s.name for s in scores} == set(names)
+    means = {s.about["pool"]: s.value for s in reversed(scores) if s.name == "cka_mean" and not s.about["control"]}
+    changes = {s.about["pool"]: s.value for s in scores if s.name == "cka_pool_change" and not s.about["control"]}
+    assert changes == {pool: pytest.approx(mean - means[1]) for pool, mean in means.items() if pool != 1}
     assert all(s.split == "val" and s.n == 60 and s.low is not None and s.low < s.value < s.high for s in scores)
     found = numbers(compared)
     first = [v for (row, column), v in found.items() if row.endswith("t30_p1") and column.endswith("t30_p1")]

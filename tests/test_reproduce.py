@@ -21,6 +21,7 @@ import tiny_sources
 from twofold import cli, files, results, settings
 from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
+from twofold.errors import BadRun
 from twofold.records import Score
 from twofold.steps import _architecture, _objectives, _trials
 from twofold.workflows import (
@@ -403,14 +404,30 @@ def test_a_claim_about_a_rival_asks_for_the_budget_of_the_model_itself(tmp_path:
     assert _claims.verdicts(folders, {}, 1000)[0].word == "not tested"
 
 
-def test_pools_are_compared_over_the_same_blocks(tmp_path: Path) -> None:
-    """Small maps have no large pool; the mean of the blocks that are left is another mean."""
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ([(-0.01, 0.04), (0.0, 0.03)], "holds"),
+        ([(-0.01, 0.04), (0.02, 0.06)], "undecided"),
+        ([(-0.01, 0.04), (0.06, 0.09)], "does not hold"),
+        ([(-0.2, -0.1)], "does not hold"),
+        ([], "few pools"),
+        ([(None, None)], "few images"),
+    ],
+)
+def test_the_pool_barely_changes_similarity(tmp_path: Path, changes: list[Any], word: str) -> None:
     found = [
-        Score("cka_mean", value, "train", 100, (0,), None, None, {"pool": pool, "blocks": [n, n], "control": False})
-        for pool, value, n in ((1, 0.60, 9), (2, 0.61, 9), (4, 0.80, 5))
+        Score(
+            "cka_pool_change", sum(e or 0 for e in ends) / 2, "train", 100, (0,), *ends, {"pool": 2, "control": False}
+        )
+        for ends in changes
     ]
-    word, told = _evidence.steady(write_scores(tmp_path / "alike", found), 0.05)
-    assert word == "holds" and "0.610 at pool 2" in told and "pool 4" not in told
+    run = write_scores(tmp_path / "alike", found)
+    if "few" in word:
+        with pytest.raises(BadRun, match=word):
+            _evidence.steady(run, 0.05)
+    else:
+        assert _evidence.steady(run, 0.05)[0] == word
 
 
 def test_the_best_setting_depends_on_the_data(tmp_path: Path) -> None:

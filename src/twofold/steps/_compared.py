@@ -18,6 +18,7 @@ UNTRAINED = "cka-untrained"
 NAMES = {
     "cka_mean": "all pairs of blocks", "cka_same": "equal blocks", "cka_mirrored": "mirrored blocks",
     "cka_unmirrored": "other pairs of both halves", "cka_mirror_gain": "mirrored less other pairs",
+    "cka_pool_change": "all pairs, less those at the first pool",
 }  # fmt: skip
 
 

@@ -93,15 +93,22 @@ def looks(pair: Pair) -> list[Look]:
 
 
 def scores(pair: Pair, sums: Sums, split: str, rows: int, about: dict[str, Any]) -> Iterator[Score]:
-    """The mean of each look; of a network against itself also that of equal and of mirrored blocks, and of the rest."""
-    matrix = sums.cka()
+    """The mean of each look; of a network against itself also that of equal and of mirrored blocks, and of the rest.
+
+    A further pool that every block has a map for has its change of the mean as well.
+    """
+    matrix, (first, *_) = sums.cka(), looks(pair)
     for look in looks(pair):
         told = {
             **about, "models": [pair.row.model, pair.column.model], "control": pair.control, "steps": list(look.t),
             "sigmas": pair.sigmas(look.t), "pool": look.pool, "blocks": [len(look.rows), len(look.columns)],
         }  # fmt: skip
-        for name, measure in _measures(pair, look).items():
-            statistic = partial(_measured, pair, look, measure)
+        found: dict[str, Measure] = {
+            name: partial(_measured, pair, look, measure) for name, measure in _measures(pair, look).items()
+        }
+        if look.pool != first.pool and _sized(look) == _sized(first):
+            found["cka_pool_change"] = partial(_change, pair, first, look)
+        for name, statistic in found.items():
             yield Score(name, statistic(matrix), split, rows, (about["seed"],), *sums.interval(statistic), told)
 
 
@@ -119,6 +126,16 @@ def _measures(pair: Pair, look: Look) -> dict[str, Measure]:
 
 def _measured(pair: Pair, look: Look, measure: Measure, matrix: Matrix) -> float:
     return measure(pair.of(matrix, look.rows, look.columns))
+
+
+def _sized(look: Look) -> tuple[int, int]:
+    return len(look.rows), len(look.columns)
+
+
+def _change(pair: Pair, first: Look, look: Look, matrix: Matrix) -> float:
+    """How far the mean of a further pool lies above that of the first, on the same images and blocks."""
+    one, other = (pair.of(matrix, seen.rows, seen.columns) for seen in (first, look))
+    return float(other.mean() - one.mean())
 
 
 def mirrored(matrix: Matrix) -> float:

@@ -242,12 +242,17 @@ def _gain(score: Score) -> str:
 
 
 def steady(run: Path, barely: float) -> tuple[str, str]:
-    """Whether the mean similarity of blocks is the same at every pool that all of them have."""
-    found = [s for s in results.read(run) if s.name == "cka_mean" and not s.about["control"]]
-    most: list[int] = max((s.about["blocks"] for s in found), default=[])
-    means = {s.about["pool"]: s.value for s in found if s.about["blocks"] == most}
-    if len(means) < 2:
-        raise BadRun(f"{run} compares {len(means)} pools; it takes two.")
-    told = ", ".join(f"{value:.3f} at pool {pool}" for pool, value in means.items())
-    spread = max(means.values()) - min(means.values())
-    return ("holds" if spread < barely else "does not hold"), f"mean CKA {told}; barely is less than {barely:g}"
+    """Whether the mean similarity of blocks is the same at every pool that all of them have, on the same images.
+
+    It is where no interval of a change reaches `barely`, and is not where one lies wholly beyond it.
+    """
+    changes = [s for s in results.read(run) if s.name == "cka_pool_change" and not s.about["control"]]
+    ends = [(s.low, s.high) for s in changes if s.low is not None and s.high is not None]
+    if not changes or len(ends) < len(changes):
+        lack = "pools that all blocks have" if not changes else "images for an interval"
+        raise BadRun(f"{run.name} has too few {lack}.")
+    told = ", ".join(f"{_gain(s)} at pool {s.about['pool']}" for s in changes)
+    told = f"mean CKA against that at the first pool: {told}; barely is less than {barely:g}"
+    if any(low > barely or high < -barely for low, high in ends):
+        return "does not hold", told
+    return ("holds" if all(-barely < low and high < barely for low, high in ends) else "undecided"), told
