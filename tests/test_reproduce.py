@@ -34,6 +34,7 @@ from twofold.workflows import (
     _planned,
     _recipes,
     _reproduced,
+    _rules,
     _sizes,
     reproduce,
 )  # fmt: skip
@@ -179,7 +180,7 @@ def test_differences_are_judged_on_the_same_images(
     other = write_answers(tmp_path / "other", "linear?epochs=3", flipped < second)
     pair = _evidence.pair(one, other, "linear")
     assert pair.value == pytest.approx(pair.second - pair.first) and pair.low <= pair.value <= pair.high
-    assert _claims.beats(pair)[0] == beats and _claims.matches(pair)[0] == matches
+    assert _rules.beats(pair)[0] == beats and _claims.matches(pair)[0] == matches
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_differences_are_judged_on_the_same_images(
 )
 def test_far_above_is_more_than_what_counts_as_alike(low: float, high: float, word: str) -> None:
     """Claim 4: being better for sure, by half a point, is not to be far above."""
-    assert _claims.far_above(_evidence.Pair(0.5, 0.6, (low + high) / 2, low, high, 0.01))[0] == word
+    assert _rules.far_above(_evidence.Pair(0.5, 0.6, (low + high) / 2, low, high, 0.01))[0] == word
 
 
 @pytest.mark.parametrize(
@@ -384,7 +385,7 @@ def test_unequal_budgets_decide_nothing_for_the_longer_training(
     """What a short training may have made is undecided; that it wins all the same counts."""
     # Whatever the rival was trained like, it is held against the model's own budget.
     files.write_json(tmp_path / "finished.json", {"images": 250, "like": "run:another"})
-    found = _claims.fairly((word, ""), tmp_path, "holds", seen)
+    found = _rules.fairly((word, ""), tmp_path, "holds", seen)
     assert found[0] == verdict
     assert f"saw 250 images, the model {'an unknown number' if seen is None else f'{seen:,}'}" in found[1]
 
