@@ -56,7 +56,7 @@ def sized(config: Asked, given: Given, everything: Sequence[Part]) -> Sized:
         return Sized(given.known, meter)
     meter = _costs.meter(*_networks(config, given), measure=True)
     counted = [part for part in everything if part.verb != "pretrain"]
-    path, asked = config.out / REMEMBERED, _asked(config, given)
+    path, asked, minutes = config.out / REMEMBERED, _asked(config, given), _given.minutes(config)
 
     def with_sizes(sizes: Sizes) -> tuple[Known, list[_sizes.Part]]:
         known, parts = _given.of_sizes(config, sizes, config.data or _given.DIGITS, given.data, given.other)
@@ -68,8 +68,8 @@ def sized(config: Asked, given: Given, everything: Sequence[Part]) -> Sized:
 
     found = _sizes.remembered(path, asked)
     if found is None:
-        found, about = _sizes.fitting(seconds, config.minutes, _told(config))
-        if about > 60 * config.minutes:
+        found, about = _sizes.fitting(seconds, minutes, _told(config))
+        if about > 60 * minutes:
             log.warning("the smallest runs are taken, and may need %s", _costs.duration(about))
     if cut := _cut(config, found):
         log.info("%s", cut)
@@ -84,10 +84,11 @@ def _told(config: Asked) -> dict[str, Any]:
 
 def _asked(config: Asked, given: Given) -> dict[str, Any]:
     """What the sizes hang on, apart from the machine."""
-    names = ("minutes", "images", "size", "shots", "seeds", "epochs", "num", "other", "gan", "contrastive")
+    names = ("images", "size", "shots", "seeds", "epochs", "num", "other", "gan", "contrastive")
     of_model = given.model.identity if given.model is not None else None
     told = {name: getattr(config, name) for name in names}
     return {name: str(v) if isinstance(v, Path) else v for name, v in told.items()} | {
+        "minutes": _given.minutes(config),
         "data": given.data.fingerprint,
         "model": of_model,
     }
@@ -97,7 +98,7 @@ def _cut(config: Asked, sizes: Sizes) -> str:
     """What was cut, in words; empty where nothing was."""
     whole = vars(replace(Sizes(), **_told(config)))
     told = [f"{_sizes.WORDS[name]} {value:g}" for name, value in vars(sizes).items() if value != whole[name]]
-    return f"Cut to fit --minutes {config.minutes:g}: {', '.join(told)}." if told else ""
+    return f"Cut to fit --minutes {_given.minutes(config):g}: {', '.join(told)}." if told else ""
 
 
 def _networks(config: Asked, given: Given) -> tuple[Backbone, Backbone]:

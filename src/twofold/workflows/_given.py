@@ -43,7 +43,7 @@ class Asked(Protocol):
     @property
     def out(self) -> Path: ...
     @property
-    def minutes(self) -> float: ...
+    def minutes(self) -> float | None: ...
     @property
     def images(self) -> int: ...
     @property
@@ -154,6 +154,13 @@ def rivals(config: Asked) -> dict[str, Path]:
         if not finished or runs.read_config(folder)["verb"] != f"rival {name}":
             raise BadRun(f"--{name} {folder} is no finished run of `twofold rival {name}`. Give one, or leave it out.")
     return given
+
+
+def minutes(config: Asked) -> float:
+    """How long the recipes may take."""
+    if config.minutes is not None:
+        return config.minutes
+    return 12.0 if (config.data or DIGITS) == DIGITS else 60.0
 
 
 def of_sizes(

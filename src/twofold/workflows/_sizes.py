@@ -51,11 +51,12 @@ WORDS = {
     "seeds": "seeds", "epochs": "epochs", "updates": "updates of heads of maps", "num": "generated images",
     "steps": "their steps", "alike": "images of CKA", "rival": "share of the model's images that rivals see",
 }  # fmt: skip
-# From everything down; the first that fits is taken.
+# From everything down; the first that fits is taken. Rivals keep their budget longest that decides for or against them.
 LADDER = (
     Sizes(),
     Sizes(rows=10_000, labels=2500, trials=3),
-    Sizes(rows=10_000, labels=1250, trials=3, epochs=40, num=1000, alike=1000, rival=1 / 2),
+    Sizes(10_000, 2500, 3, seeds=2, epochs=40, updates=100, num=1000, steps=25, alike=1000),
+    Sizes(10_000, 1250, 3, seeds=2, epochs=40, updates=100, num=1000, steps=25, alike=1000, rival=1 / 2),
     Sizes(5000, 1250, 3, seeds=2, epochs=30, updates=100, num=1000, steps=25, alike=1000, rival=1 / 4),
     Sizes(5000, 1250, 3, seeds=1, epochs=30, updates=100, num=1000, steps=25, alike=1000, rival=1 / 8),
     Sizes(5000, 1250, 3, seeds=1, epochs=20, updates=100, num=1000, steps=20, alike=1000, rival=1 / 16),

@@ -59,8 +59,9 @@ class Config(Settings):
         None, none="no such data", help="folder that holds aircraft, cars, cub, dogs, flowers and nabirds (scale paper)"
     )
     out: Path = setting(Path("reproduced"), help="folder that gets one run a step, and the page", identity=False)
-    minutes: float = setting(
-        60, help="about how long the papers' recipes may take at the scale small, beside pre-training; images, "
+    minutes: float | None = setting(
+        None, none="12 on digits, else 60",
+        help="about how long the papers' recipes may take at the scale small, beside pre-training; images, "
         "epochs, seeds and the rivals' budget are cut to fit where they are not given", least=1, most=10**6,
     )  # fmt: skip
     images: int = setting(100_000, help="length of pre-training, in images seen", least=1, most=10**12)
