@@ -55,8 +55,8 @@ WORDS = {
 LADDER = (
     Sizes(),
     Sizes(rows=10_000, labels=2500, trials=3),
-    Sizes(10_000, 2500, 3, seeds=2, epochs=40, updates=100, num=1000, steps=25, alike=1000),
-    Sizes(10_000, 1250, 3, seeds=2, epochs=40, updates=100, num=1000, steps=25, alike=1000, rival=1 / 2),
+    Sizes(10_000, 2500, 3, seeds=2, epochs=30, updates=100, num=1000, steps=25, alike=1000),
+    Sizes(10_000, 1250, 3, seeds=2, epochs=30, updates=100, num=1000, steps=25, alike=1000, rival=1 / 2),
     Sizes(5000, 1250, 3, seeds=2, epochs=30, updates=100, num=1000, steps=25, alike=1000, rival=1 / 4),
     Sizes(5000, 1250, 3, seeds=1, epochs=30, updates=100, num=1000, steps=25, alike=1000, rival=1 / 8),
     Sizes(5000, 1250, 3, seeds=1, epochs=20, updates=100, num=1000, steps=20, alike=1000, rival=1 / 16),
