@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from browsing import complaints, show
-from twofold import cli, results, runs
+from twofold import cli, files, results, runs
 from twofold.errors import BadRun
 from twofold.records import Score
 from twofold.steps import _boards, _ledger, _published, _site, report
@@ -350,6 +350,18 @@ def test_a_page_that_is_gone_goes_from_the_site_and_files_of_others_stay(run_: P
     (ledger / f"{old.stem}.json").unlink()
     report.run(report.Config(ledger=ledger, out=out))
     assert not old.exists() and (out / "runs" / "notes.html").read_text() == "mine"
+
+
+def test_a_site_that_was_stopped_is_made_again_and_files_of_others_are_not(run_: Path, tmp_path: Path) -> None:
+    out, ledger = tmp_path / "site", tmp_path / "ledger"
+    report.run(report.Config(ledger=ledger, submit=(run_,), out=out))
+    (out / "index.html").unlink()  # the last that is written
+    (out / "runs" / f"{files.UNFINISHED}x.html").touch()
+    report.run(report.Config(ledger=ledger, out=out))
+    (out / "index.html").unlink()
+    (out / "runs" / "notes.html").write_text("mine")
+    with pytest.raises(BadRun, match="no page of"):
+        report.run(report.Config(ledger=ledger, out=out))
 
 
 def test_two_networks_of_one_name_are_two_methods(run_: Path, tmp_path: Path) -> None:

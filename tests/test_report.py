@@ -191,6 +191,22 @@ def test_scores_are_grouped_sorted_and_controls_marked(page):
     assert 'title="Each seed, %: 96.6, 97.6"' in tables[0]
 
 
+def test_the_headline_is_of_a_network_and_beside_its_own_controls(tmp_path):
+    """Pixels may be one of the models of a table, and the control of another network is not the same network."""
+    others = [score("pixels:4", "pixels:4", "knn", 0.99), score("u", "run:u?untrained", "knn", 0.98, control=True)]
+    others[1].about["row"] = "untrained"
+    for own in others:
+        own.about["val"] = own.value
+    run = probe_run(tmp_path / "probe", "m", extra=others)
+    summary = Reader(re.search(r'<p class="lede">.*?</p>', write([run], tmp_path / "page"), re.DOTALL)[0]).text
+    assert re.search("m with a .* head reaches", summary)
+    assert "99.0 % from raw pixels and 87.2 % from the same network untrained" in summary
+    results.append(lone := make_run(tmp_path / "lone", "probe", {"data": "digits"}, finished={}), [
+        score("m", "run:m", "ridge", 0.9), others[1],
+    ])  # fmt: skip
+    assert "no control was measured beside it" in write([lone], tmp_path / "other")
+
+
 def test_few_label_rows_say_what_they_spend(page):
     text = Reader(page).text
     assert text.count("choosing among the cells used the labels of all 269 val images") == 1

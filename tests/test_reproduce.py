@@ -22,6 +22,7 @@ from twofold import cli, files, results, settings
 from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
 from twofold.errors import BadRun
+from twofold.plots import curves
 from twofold.records import Score
 from twofold.steps import _architecture, _objectives, _trials
 from twofold.workflows import (
@@ -216,6 +217,13 @@ def test_adm_steps_are_the_papers_noise() -> None:
     """PAPER facts, section 1.2: sqrt(1 - abar) / sqrt(abar)."""
     for t, kept, gone in ((90, 0.956, 0.295), (150, 0.887, 0.463), (500, 0.279, 0.960)):
         assert _reproduced.noise_ratio(t) == pytest.approx(gone / kept, rel=5e-3)
+
+
+def test_an_axis_of_pools_says_the_pools(tmp_path: Path) -> None:
+    ours, theirs = ([1, 2, 4], [60, 80, 90], [1, 1, 1], "ours"), ([1, 2, 4, 8], [62, 65, 63, 60], "theirs")
+    curves.measured_beside_published(ours, theirs, "side of the pool", tmp_path / "pools.svg", logarithmic=True)
+    drawn = (tmp_path / "pools.svg").read_text()
+    assert all(f"<!-- {side} -->" in drawn for side in theirs[0]) and "10^" not in drawn
 
 
 @pytest.fixture(autouse=True)

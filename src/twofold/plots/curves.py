@@ -67,6 +67,11 @@ def measured_beside_published(
             ax.set_xscale("log")
     if logarithmic:
         axes[1].xaxis.set_major_formatter("{x:g}")
+        seen = [*x, *published[0]]
+        if max(seen) < 10 * min(seen):
+            # Within a power of ten matplotlib names the ticks between as powers: 3 × 10⁰.
+            axes[1].set_xticks(sorted({*seen}))
+            axes[1].xaxis.set_minor_formatter("")
     axes[1].set_xlabel(label)
     save(figure, out)
 

@@ -35,8 +35,16 @@ def _foreign(out: Path) -> bool:
     """Whether a folder has content, but no page of ours."""
     page = out / "index.html"
     if page.is_file():
-        return MARK not in page.read_text(encoding="utf-8", errors="replace")
-    return any(not path.name.startswith(".") for path in out.iterdir())
+        return not _ours(page)
+    # The first page is written last: where writing was stopped, the others stand there without it.
+    seen = [path for path in out.iterdir() if not path.name.startswith(".")]
+    below = (path for top in seen for path in (top.rglob("[!.]*") if top.is_dir() else [top]))
+    return any(not path.is_dir() and not _ours(path) for path in below)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file is a page of ours."""
+    return path.suffix == ".html" and MARK in path.read_text(encoding="utf-8", errors="replace")
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:

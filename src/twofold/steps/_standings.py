@@ -20,6 +20,7 @@ BESIDE = {
     "top1_difference": "Difference, points",
 }  # fmt: skip
 ELSEWHERE = ("sample", "fid", "select", "pretrain")  # their scores have sections of their own, or are no test scores
+PIXELS = "raw pixels"
 CHART_MOST = 30
 SEEDS_SHOWN = 5
 
@@ -107,16 +108,17 @@ class Group:
 
     @property
     def best(self) -> Row:
-        """The row to speak of: among those that are no controls, the one that is best on val, never on test."""
-        own = [r for r in self.rows if not r.control] or self.rows
+        """The row to speak of: among networks that are no controls, the one that is best on val, never on test."""
+        asked = [r for r in self.rows if not r.control]
+        own = [r for r in asked if r.label != PIXELS] or asked or self.rows
         return max(own, key=lambda r: float(r.score.about.get("val", 0.0)))
 
     @property
     def rivals(self) -> list[Row]:
-        """The best of raw pixels, and of the same network untrained."""
-        pixels = [r for r in self.rows if r.control and r.score.about.get("row") == "pixels"]
+        """The best of raw pixels, as a control or as a model, and of the same network untrained."""
+        pixels = [r for r in self.rows if r.label == PIXELS != self.best.label]
         untrained = [r for r in self.rows if r.control and r.score.about.get("row") == "untrained"]
-        same = [r for r in untrained if _network(r) == _network(self.best)] or untrained
+        same = [r for r in untrained if _network(r) == _network(self.best)]
         return [r for r in (*pixels[:1], *same[:1]) if r is not self.best]
 
 
@@ -184,7 +186,7 @@ def _measure_text(score: Score) -> str:
 def _label(run: RunFolder, about: dict[str, Any]) -> str:
     model = run.short(str(about.get("model", about.get("row", "–"))))
     if about.get("row") == "pixels" or model.partition(":")[0] == "pixels":
-        return "raw pixels"
+        return PIXELS
     return model.replace("?untrained", ", untrained")
 
 
