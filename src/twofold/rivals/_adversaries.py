@@ -43,8 +43,9 @@ class Adversaries(Rival):
     def loss(self, player: str, x: Tensor, numbers: range) -> Tensor:
         """See `Rival.loss`."""
         if player == "generator":
-            real, false = self.discriminator(torch.cat([x, self._made(x, numbers, MAKING)])).chunk(2)
-            wanted: Tensor = softplus(real - false).mean()
+            with torch.no_grad():  # the generator does not move what real images score
+                real = self.discriminator(x)
+            wanted: Tensor = softplus(real - self.discriminator(self._made(x, numbers, MAKING))).mean()
             return wanted
         with torch.no_grad():
             made = self._made(x, numbers, JUDGED)

@@ -146,11 +146,11 @@ class Trainer:
         return int(counter.get_total_flops()) // COUNTED
 
     def _gradients(self, player: str, numbers: range) -> Tensor:
-        """The loss of a player; its gradients, and only those of now, are left in its weights."""
-        # What another player's loss left behind in these weights is not this player's.
-        self._players.zero_grad()
+        """The loss of a player; its gradients are left in its weights, and none are computed of the others'."""
+        weights = list(self._players[player].parameters())
+        self._players[player].zero_grad()
         loss = self._rival.loss(player, self._batch(numbers), numbers)
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss, inputs=weights)
         return loss.detach()
 
     @torch.no_grad()
