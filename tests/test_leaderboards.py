@@ -462,6 +462,11 @@ def test_the_site_in_a_browser(browser: Any, site: Path) -> None:
         known = [float(text) for text in column if text]
         assert len(known) == 10 and all(column[: len(known)]) and not any(column[len(known) :])
         assert known in (sorted(known), sorted(known, reverse=True))
+    button = next(b for b in board.find_elements(By.CSS_SELECTOR, "th button") if b.text.strip("↕↑↓ ") == "Read at")
+    for _ in range(2):
+        button.click()
+        told = [bool(text) for text in shown("Read at")]
+        assert told == sorted(told, reverse=True) and not all(told)
 
     # Open a run from its board, and see its command.
     show(browser, site / "data" / "digits.html", 1280)
