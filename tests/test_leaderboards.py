@@ -239,7 +239,7 @@ def test_of_several_runs_one_that_is_refused_keeps_all_out(run_: Path, tmp_path:
     ("flags", "says"),
     [
         (("--submit", "RUN"), "--ledger DIR"),
-        (("RUN", "--submit", "RUN", "--ledger", "L"), "no other runs"),
+        (("--submit", "RUN", "RUN", "--ledger", "L"), "no other runs. Give several with commas"),
         (("RUN", "--ledger", "L", "--out", "O"), "runs or a ledger"),
         (("--ledger", "nowhere", "--out", "O"), "There is no ledger nowhere"),
         (("--ledger", "L"), "--out"),

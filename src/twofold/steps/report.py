@@ -47,7 +47,10 @@ class Config(Settings):
                 "report needs RUNS: one or several --out folders of earlier commands, with spaces between."
             )
         if self.submit is not None and (self.ledger is None or self.runs):
-            raise BadSetting("report --submit RUN needs --ledger DIR, the folder of the scores, and no other runs.")
+            raise BadSetting(
+                "report --submit RUN needs --ledger DIR, the folder of the scores, and no other runs. "
+                "Give several with commas: --submit RUN,RUN."
+            )
         if self.ledger is not None and self.runs:
             raise BadSetting("report shows runs or a ledger. Give RUNS, or --ledger; --submit RUN adds a run to it.")
         if self.out is None and self.submit is None:
