@@ -74,7 +74,7 @@ def _page_of(given: Sequence[Path], out: Path) -> Outcome:
     """One page about runs."""
     folders = _folders(given)
     parent = _parent(folders)
-    shown = [_page.read(folder, parent) for folder in folders]
+    shown = _boards.apart([_page.read(folder, parent) for folder in folders])
     _pages.check_out(out)
     page = _pages.write(out, {"index.html": _pages.render("report.html.j2", _content(shown))})
     return Outcome({"page": page, "runs": len(shown)}, f"A page about {_count(len(shown), 'run')}: {page}")
@@ -97,7 +97,7 @@ def _submit(given: Sequence[Path], ledger: Path, out: Path | None) -> Outcome:
 
 def _site_of(ledger: Path, out: Path) -> Outcome:
     """The pages of a ledger."""
-    shown = _ledger.alone(_ledger.entries(ledger))
+    shown = _boards.apart(_ledger.alone(_ledger.entries(ledger)))
     _pages.check_out(out)
     common = {"mark": _pages.MARK, "tasks": _boards.TASKS, "made": _made(shown), **BOARD_WORDS}
     texts = {}
