@@ -15,7 +15,7 @@ from twofold import results, store
 from twofold.analyses import cka
 from twofold.datasets import base as datasets
 from twofold.plots import similarities
-from twofold.steps import _cells, _fill, _sides
+from twofold.steps import _cells, _fill, _sides, compare
 from twofold.steps._part import Drawn
 
 Command = Callable[..., tuple[int, str, str]]
@@ -137,6 +137,11 @@ def test_two_networks_of_different_kinds(tiny_run: Path, tmp_path: Path, command
     t = facts["means"][0]["steps"][0]
     best = max(found[row, column] for row, column in found if f"_t{t:g}_" in row)
     assert facts["matches"][0]["cka"] == pytest.approx(best, abs=1e-4)
+
+
+def test_an_axis_says_whose_blocks_it_has() -> None:
+    given = ("pixels:8", "pixels", "run:a/b?untrained", "timm:resnet50@w/x.pt")
+    assert [compare._short(name) for name in given] == ["pixels:8", "pixels", "b, untrained", "resnet50"]
 
 
 def test_features_of_an_encoder_serve_as_rows_and_as_columns(tiny_run: Path, tmp_path: Path, command: Command) -> None:

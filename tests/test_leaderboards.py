@@ -239,7 +239,7 @@ def test_of_several_runs_one_that_is_refused_keeps_all_out(run_: Path, tmp_path:
     ("flags", "says"),
     [
         (("--submit", "RUN"), "--ledger DIR"),
-        (("RUN", "--submit", "RUN", "--ledger", "L"), "no other runs"),
+        (("--submit", "RUN", "RUN", "--ledger", "L"), "no other runs. Give several with commas"),
         (("RUN", "--ledger", "L", "--out", "O"), "runs or a ledger"),
         (("--ledger", "nowhere", "--out", "O"), "There is no ledger nowhere"),
         (("--ledger", "L"), "--out"),
@@ -380,6 +380,26 @@ def test_two_networks_of_one_name_are_two_methods(run_: Path, tmp_path: Path) ->
         assert {f"methods/{e.slug}.html" for e in board.entries if e.kind == "measured"} <= set(own)
 
 
+def test_two_data_sets_of_one_name_are_two_boards(run_: Path, tmp_path: Path) -> None:
+    """Two people's `folder:photos`; of `cub` everybody has the same."""
+    ledger, scores = tmp_path / "ledger", results.read(run_)
+    for data, hashes in (("folder:/{}/photos", "ab"), ("cub:/{}", "cd")):
+        for told in hashes:
+            own = shutil.copytree(run_, tmp_path / told)
+            (own / "results.jsonl").unlink()
+            results.append(own, [replace(s, about=s.about | {"data": data.format(told)}) for s in scores])
+            runs.seal(own)
+            config = own / "config.toml"
+            config.write_text(re.sub(r'(\ndata = ")[0-9a-f]{16}"', rf'\g<1>{told * 16}"', config.read_text()))
+            assert _ledger.submit(own, ledger)
+    report.run(report.Config(ledger=ledger, out=tmp_path / "site"))
+    text = (tmp_path / "site" / "index.html").read_text()
+    assert "folder:photos (aaaaaa)" in text and "folder:photos (bbbbbb)" in text and "cub (" not in text
+    report.run(report.Config((tmp_path / "a", tmp_path / "b"), tmp_path / "page"))
+    text = (tmp_path / "page" / "index.html").read_text()
+    assert "folder:photos (aaaaaa), all labels" in text and "folder:photos (bbbbbb), all labels" in text
+
+
 def test_a_distance_stands_beside_the_network_that_generated_not_one_of_its_name(run_: Path, tmp_path: Path) -> None:
     """Two people's `run:net` in one ledger, and the distance of one of them."""
     ledger = tmp_path / "ledger"
@@ -462,6 +482,11 @@ def test_the_site_in_a_browser(browser: Any, site: Path) -> None:
         known = [float(text) for text in column if text]
         assert len(known) == 10 and all(column[: len(known)]) and not any(column[len(known) :])
         assert known in (sorted(known), sorted(known, reverse=True))
+    button = next(b for b in board.find_elements(By.CSS_SELECTOR, "th button") if b.text.strip("↕↑↓ ") == "Read at")
+    for _ in range(2):
+        button.click()
+        told = [bool(text) for text in shown("Read at")]
+        assert told == sorted(told, reverse=True) and not all(told)
 
     # Open a run from its board, and see its command.
     show(browser, site / "data" / "digits.html", 1280)

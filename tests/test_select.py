@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from twofold import cli, files, results, store
 from twofold.datasets._arrays import Arrays
 from twofold.errors import SealedSplit
+from twofold.plots import heatmaps
 from twofold.steps import select
 from twofold.steps._judging import Judge
 
@@ -470,3 +472,10 @@ def test_a_choice_without_a_step_is_refused(selected: Path, tiny_run: Path, tmp_
     told = one_line(command(*probe(tiny_run, tmp_path / "out"), "--choice", tmp_path, "--head", "ridge"))
     assert "choice.json is damaged: it lacks t" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_a_map_of_one_cell_has_no_accuracy_above_100(tmp_path: Path) -> None:
+    panels = {"pool 1": np.array([[0.974]])}
+    heatmaps.selection_map(panels, ["mid"], ["90"], ("pool 1", 0, 0), "one", tmp_path / "map.svg")
+    told = [float(text) for text in re.findall(r"<!-- ([\d.]+) -->", (tmp_path / "map.svg").read_text())]
+    assert 97.4 in told and max(told) <= 100

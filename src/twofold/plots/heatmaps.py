@@ -32,7 +32,7 @@ def selection_map(
     figure = blank(1.6 + max(2.6, 0.62 * len(steps)) * len(panels), 1.6 + max(2.2, 0.3 * len(blocks)))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     shown = np.concatenate([values[np.isfinite(values)] for values in panels.values()])
-    low = float(np.quantile(shown, 0.1))
+    low = min(float(np.quantile(shown, 0.1)), float(shown.max()) - 0.01)  # of one value a bar would end above 100 %
     for ax, (name, values) in zip(axes, panels.items(), strict=True):
         image = ax.imshow(
             100 * values,

@@ -18,6 +18,7 @@ from twofold.steps._published import Published
 CLASSIFICATION, GENERATION = "classification", "generation"
 TASKS = (CLASSIFICATION, GENERATION)
 PLACES = ("folder", "hf", "wds")  # their arguments say which data it is; those of others only where it lies
+SPLIT = f"@({'|'.join(datasets.SPLITS)})$"
 KINDS = {"measured": "measured", "control": "controls", "reported": "reported"}
 MEASURES = {"fid": "FID"}
 
@@ -177,7 +178,7 @@ def _generated(run: RunFolder, score: Score) -> Entry:
     about = score.about
     behind = generator(about)
     method = run.short(behind.get("model") or str(about.get("a", run.name)))
-    data = data_name(re.sub(f"@({'|'.join(datasets.SPLITS)})$", "", str(about.get("b", "–"))), run)
+    data = data_name(re.sub(SPLIT, "", str(about.get("b", "–"))), run)
     return Entry(
         GENERATION, data, method, "measured", {score.name: Value(score.value, score.low, score.high)}, n=score.n,
         seeds=len(score.seeds) or None, run=run.name, network=behind.get("network", ""),
@@ -204,8 +205,37 @@ def generator(about: Mapping[str, Any]) -> dict[str, str]:
 
 def _network(run: RunFolder) -> str:
     """The hash of the weights that a run reads."""
+    return str(_inputs(run).get("model", ""))
+
+
+def _inputs(run: RunFolder) -> dict[str, Any]:
+    """What a run was made from, by hash; of a ledger's run the ledger says it."""
     told = runs.read_config(run.folder) if run.folder.is_dir() else run.finished or {}
-    return str(told.get("inputs", {}).get("model", ""))
+    return dict(told.get("inputs", {}))
+
+
+def apart(shown: Sequence[RunFolder]) -> list[RunFolder]:
+    """Runs that call different data sets of one name, such as two `folder:photos`, by the beginnings of their hashes.
+
+    A set whose name alone says what it is stays one, whatever files it lies in: papers report of it too.
+    """
+    own = [_data(run) for run in shown]
+    hashes: dict[str, set[str]] = {}
+    for name, told in (pair for pair in own if pair is not None):
+        hashes.setdefault(name, set()).add(told)
+    return [
+        replace(run, called={pair[0]: f"{pair[0]} ({pair[1]})"}) if pair and len(hashes[pair[0]]) > 1 else run
+        for run, pair in zip(shown, own, strict=True)
+    ]
+
+
+def _data(run: RunFolder) -> tuple[str, str] | None:
+    """What the data of a run's test scores is called, and the beginning of its hash; None where it has its own name."""
+    of_images = any(_standings.is_distance(score.name) for score in run.scores)
+    given = [str(score.about.get("b" if of_images else "data", "")) for score in run.scores][:1]
+    name = re.sub(SPLIT, "", given[0]) if given else ""
+    told = str(_inputs(run).get("b" if of_images else "data", ""))[:6]
+    return (run.short(name), told) if told and name.partition(":")[0] in PLACES else None
 
 
 def data_name(data: str, run: RunFolder) -> str:

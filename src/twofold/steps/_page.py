@@ -6,7 +6,7 @@ import base64
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class RunFolder:
         verb, settings, made: what config.toml says.
         finished: what the command gave back, None while it is not done.
         scores: its results.jsonl.
+        called: data sets that another run of the page calls alike, and names that tell them apart.
     """
 
     folder: Path
@@ -67,10 +68,12 @@ class RunFolder:
     made: dict[str, Any]
     finished: dict[str, Any] | None
     scores: list[Score]
+    called: dict[str, str] = field(default_factory=dict)
 
     def short(self, name: str) -> str:
         """A model's or data set's name for prose: paths relative to the parent of all runs, or their last part."""
-        return _names.short(name, self.parent)
+        found = _names.short(name, self.parent)
+        return self.called.get(found, found)
 
     def setting(self, name: str) -> str:
         """A setting's value for prose, a dash where there is none."""

@@ -191,6 +191,8 @@ def _short(model: str) -> str:
     """A network's name as an axis has room for it."""
     name = backbones.parse(model)
     last = _last(name.argument.partition("@")[0]) or name.scheme
+    if name.scheme == "pixels":  # the argument is their side, and no name
+        return model
     return f"{last}, untrained" if name.untrained else last
 
 

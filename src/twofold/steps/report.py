@@ -47,7 +47,10 @@ class Config(Settings):
                 "report needs RUNS: one or several --out folders of earlier commands, with spaces between."
             )
         if self.submit is not None and (self.ledger is None or self.runs):
-            raise BadSetting("report --submit RUN needs --ledger DIR, the folder of the scores, and no other runs.")
+            raise BadSetting(
+                "report --submit RUN needs --ledger DIR, the folder of the scores, and no other runs. "
+                "Give several with commas: --submit RUN,RUN."
+            )
         if self.ledger is not None and self.runs:
             raise BadSetting("report shows runs or a ledger. Give RUNS, or --ledger; --submit RUN adds a run to it.")
         if self.out is None and self.submit is None:
@@ -71,7 +74,7 @@ def _page_of(given: Sequence[Path], out: Path) -> Outcome:
     """One page about runs."""
     folders = _folders(given)
     parent = _parent(folders)
-    shown = [_page.read(folder, parent) for folder in folders]
+    shown = _boards.apart([_page.read(folder, parent) for folder in folders])
     _pages.check_out(out)
     page = _pages.write(out, {"index.html": _pages.render("report.html.j2", _content(shown))})
     return Outcome({"page": page, "runs": len(shown)}, f"A page about {_count(len(shown), 'run')}: {page}")
@@ -94,7 +97,7 @@ def _submit(given: Sequence[Path], ledger: Path, out: Path | None) -> Outcome:
 
 def _site_of(ledger: Path, out: Path) -> Outcome:
     """The pages of a ledger."""
-    shown = _ledger.alone(_ledger.entries(ledger))
+    shown = _boards.apart(_ledger.alone(_ledger.entries(ledger)))
     _pages.check_out(out)
     common = {"mark": _pages.MARK, "tasks": _boards.TASKS, "made": _made(shown), **BOARD_WORDS}
     texts = {}
