@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
+# Tests share the processor: threads that wait for one another must not keep it busy meanwhile. Before torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import browsing
 from twofold import cli
 from twofold.backbones import _placement

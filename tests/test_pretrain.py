@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import processes
 from twofold import files
 from twofold.steps import _schedule
 from twofold.steps._trainer import Trainer
@@ -136,12 +137,19 @@ def test_a_run_stopped_between_two_lines_of_the_log_notes_the_same(
     assert [record["images"] for record in whole] == [128, 256, 320]
 
 
-def together(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Train in two processes, as a launcher starts them."""
+def torchrun(out: Path, *arguments: object) -> tuple[int | None, str, str]:
+    """Train in two processes, as a user starts them: exit code, stdout, stderr."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, "-m", "twofold.cli", *map(str, (*TINY, "--out", out, "--device", "cpu", *arguments))]
     told = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS, env=told)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS, env=told)
+    return done.returncode, done.stdout, done.stderr
+
+
+def together(out: Path, *arguments: object) -> tuple[int | None, str, str]:
+    """The same by the same launcher, but that nobody imports anything anew."""
+    with processes.Twofold(*TINY, "--out", out, "--device", "cpu", *arguments, count=2) as process:
+        return process.wait(SECONDS), process.out, process.err
 
 
 MANY = ("--accumulate", 2, "--augment", "edm", "--labels", "--track", 93, "--track-samples", 16)
@@ -149,17 +157,19 @@ MANY = ("--accumulate", 2, "--augment", "edm", "--labels", "--track", 93, "--tra
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "apart"), [((), 1e-4), (MANY, 1e-4), (("--precision", "bf16"), 4e-3)], ids=["plain", "many", "bf16"]
+    ("start", "options", "apart"),
+    [(torchrun, (), 1e-4), (together, MANY, 1e-4), (together, ("--precision", "bf16"), 4e-3)],
+    ids=["plain", "many", "bf16"],
 )
 def test_two_processes_train_as_one_does(
-    options: tuple[object, ...], apart: float, tmp_path: Path, command: Command
+    start: Command, options: tuple[object, ...], apart: float, tmp_path: Path, command: Command
 ) -> None:
     # Batches of 31 are shared unevenly, and the last image leaves one process without any.
     often = ("--images", 187, "--batch", 31, "--log-every", 31, "--probe-every", 93, "--save-every", 93, *options)
     alone = train(command, tmp_path / "alone", *often, "--device", "cpu")
-    done = together(tmp_path / "both", *often, "--json")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+    code, out, err = start(tmp_path / "both", *often, "--json")
+    assert code == 0, err
+    assert out.count("\n") == 1 and "Traceback" not in err
     noted = files.read_lines(tmp_path / "both" / "metrics.jsonl")
     assert [record["images"] for record in noted] == [record["images"] for record in alone]
     for name in ("loss", "lr", "fd"):
@@ -180,9 +190,8 @@ def test_two_processes_train_as_one_does(
 def test_a_folder_that_is_busy_stops_both_processes(tmp_path: Path) -> None:
     with (tmp_path / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        done = together(tmp_path, "--images", 64)
-    assert done.returncode != 0 and done.stdout == ""
-    assert done.stderr.count("twofold: Another process is writing") == 1
+        code, out, err = together(tmp_path, "--images", 64)
+    assert code and out == "" and err.count("twofold: Another process is writing") == 1
     assert not (tmp_path / "config.toml").exists()
 
 
@@ -193,25 +202,24 @@ def test_a_process_that_is_left_alone_ends_and_says_so(victim: int, tmp_path: Pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    address["OMP_NUM_THREADS"] = "1"
     often = ("--images", 1_000_000, "--log-every", 32, "--save-every", 320, "--probe-every", 0, "--device", "cpu")
-    command = [sys.executable, "-m", "twofold.cli", *map(str, (*TINY, "--out", tmp_path / "out", *often))]
-    both = []
-    try:
-        for rank in ("0", "1"):
-            told = {**os.environ, **address, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"}
-            with (tmp_path / rank).open("w") as said:
-                both.append(subprocess.Popen(command, env=told, stderr=said))
+    with ExitStack() as stack:
+        both = [
+            stack.enter_context(
+                processes.Twofold(
+                    *TINY, "--out", tmp_path / "out", *often, environment={**address, "RANK": rank, "LOCAL_RANK": rank}
+                )
+            )
+            for rank in ("0", "1")
+        ]
         limit = time.monotonic() + SECONDS
         while not (tmp_path / "out" / "checkpoint.pt").exists():
-            assert time.monotonic() < limit and all(process.poll() is None for process in both)
+            assert time.monotonic() < limit and all(process.code is None for process in both), both[0].err
             time.sleep(0.05)
-        both[victim].send_signal(signal.SIGKILL)
-        code, err = both[1 - victim].wait(SECONDS), (tmp_path / str(1 - victim)).read_text()
+        both[victim].kill()
+        code, err = both[1 - victim].wait(SECONDS), both[1 - victim].err
         assert code == 2 and "Another of the 2 processes" in err and "Traceback" not in err, err
-    finally:
-        for process in both:
-            process.kill()
-            process.wait()
 
 
 def test_nothing_is_drawn_for_no_image() -> None:
