@@ -246,7 +246,7 @@ def test_a_figure_is_reproduced_and_then_done(tiny_run: Path, tmp_path: Path, co
     facts = json.loads(out)
     assert [claim["number"] for claim in facts["claims"]] == [5, 14] and not facts["failed"]
     page = Path(facts["page"]).read_text()
-    for said in ("At which noise step", "arXiv 2307.08702", "twofold select", "p1-steps.svg", "55.09"):
+    for said in ("At which noise step", "arXiv 2307.08702", "twofold select", '<a href="p1-steps.svg"', "55.09"):
         assert said in page
     assert (tmp_path / "out" / "p1-steps.png").stat().st_size > 5000
     before = (tmp_path / "out" / "map" / "map.jsonl").stat().st_mtime_ns

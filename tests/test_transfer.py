@@ -102,6 +102,8 @@ def test_again_is_nothing_new(filled: Path, tiny_run: Path, command: Command) ->
     assert code == 0 and len(json.loads(out)["scores"]) == 8 and json.loads(out)["failed"] == []
     after = {path: path.stat().st_mtime_ns for path in filled.rglob("*") if path.is_file()}
     assert {p.name for p in before if before[p] != after[p]} <= {".lock", "log.txt"}
+    told = command(*line, "--head", "ridge,knn", *SMALL)[1].splitlines()
+    assert told[0].rstrip().endswith("is done already:") and told[1].index("digits") == told[2].index("  -") + 2
     code, _, err = command(*line, "--head", "ridge", *SMALL)
     assert code == 2 and "other settings" in err
 

@@ -92,7 +92,7 @@ def run(config: Config) -> Outcome:
     models = [] if done_already else _sources(config.models, config, _model)
     data = [] if done_already else _sources(config.data, config, _data)
     with runs.opened(config.out, "transfer", config) as run_:
-        if done := run_.again(lambda facts: str(facts["text"])):
+        if done := run_.again(lambda facts: f"\n{facts['text']}"):
             return done
         cells = _fill_table(config, models, data)
         facts = {"text": _transferred.text(cells), "scores": [s.record() for cell in cells for s in cell.scores]}
