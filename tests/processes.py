@@ -30,6 +30,7 @@ class Twofold:
     def __init__(self, *arguments: object, count: int = 1, environment: dict[str, str] | None = None) -> None:
         self._count = count
         self._said: list[IO[bytes]] = [tempfile.NamedTemporaryFile() for _ in range(2)]  # noqa: SIM115
+        self._kept: list[str] = []
         words, names = [str(a) for a in arguments], [stream.name for stream in self._said]
         self._process = FORKS.Process(target=_begin, args=(words, count, environment or {}, names))
         self._process.start()
@@ -39,6 +40,13 @@ class Twofold:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.kill()
+        self._kept = [self.out, self.err]
+        for stream in self._said:
+            stream.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
 
     @property
     def code(self) -> int | None:
@@ -47,11 +55,11 @@ class Twofold:
 
     @property
     def out(self) -> str:
-        return _read(self._said[0])
+        return self._kept[0] if self._kept else _read(self._said[0])
 
     @property
     def err(self) -> str:
-        return _read(self._said[1])
+        return self._kept[1] if self._kept else _read(self._said[1])
 
     def kill(self) -> None:
         """kill -9, of all at once where there are several."""

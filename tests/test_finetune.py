@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
+import processes
 from twofold import files, noise, results
 from twofold.backbones import _adm, _unet
 from twofold.backbones import base as backbones
@@ -30,6 +28,7 @@ from twofold.steps import _epochs, _shots, _through, _trials, _tuned, _tuner
 Command = Callable[..., tuple[int, str, str]]
 CELL = Cell(Tap(6, 30.0), 0)
 P2 = "attention?tokenizer=p2&width=16"
+SECONDS = 120.0  # the longest wait for other processes
 
 
 @pytest.fixture
@@ -400,13 +399,9 @@ def test_two_processes_train_what_one_does(mode: str, tiny_run: Path, tmp_path: 
     """With the same batch, to rounding: gradients are of all images, and so are the statistics of batch norms."""
     more = ("--mode", mode, "--epochs", "2", "--rates", "0.003", "--batch", "90", "--shots", "18", "--augment", "crop")
     more += ("--head", P2, "--pool", "0") if mode == "difffeed" else ("--head", "linear", "--pool", "2")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    words = [*ARGUMENTS, "--model", str(tiny_run), "--out", str(tmp_path / "two"), *more, "--quiet", "--json"]
-    done = subprocess.run(
-        [*launcher, "-m", "twofold.cli", *words], capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    words = (*ARGUMENTS, "--model", tiny_run, "--out", tmp_path / "two", *more, "--quiet", "--json")
+    with processes.Twofold(*words, count=2) as process:
+        assert process.wait(SECONDS) == 0, process.err
     assert finetune(command, tiny_run, tmp_path / "one", *more)[0] == 0
     curves = [[line["loss"] for line in files.read_lines(tmp_path / name / "metrics.jsonl")] for name in ("one", "two")]
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)

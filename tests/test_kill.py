@@ -205,9 +205,9 @@ def test_a_selection_killed_among_its_cells_ends_in_the_same_bytes(tiny_run: Pat
 @pytest.mark.parametrize(
     ("mode", "more", "deaths"),
     [
-        ("frozen", ["--seeds", "2", "--rates", "0.01"], [5]),  # within the second training, after one that is done
-        ("full", ["--rates", "0.003,0.01"], [2, 4]),  # within each rate, whose optimiser starts anew
-        ("difffeed", ["--rates", "0.01,0.003", "--head", "attention?tokenizer=p2&width=16"], [2]),
+        ("frozen", ["--seeds", "2", "--rates", "0.01", "--shots", "40"], [5]),  # in the second training
+        ("full", ["--rates", "0.003,0.01", "--shots", "16"], [2, 4]),  # within each rate, whose optimiser starts anew
+        ("difffeed", ["--rates", "0.01,0.003", "--shots", "16", "--head", "attention?tokenizer=p2&width=16"], [2]),
     ],
 )
 def test_tuning_killed_ends_in_the_same_bytes(
@@ -215,7 +215,7 @@ def test_tuning_killed_ends_in_the_same_bytes(
 ) -> None:
     def arguments(out: Path) -> list[str]:
         where = ["--model", str(tiny_run), "--data", "digits", "--out", str(out), "--block", "mid", "--t", "30"]
-        return ["finetune", "--mode", mode, *where, "--device", "cpu", "--epochs", "3", "--shots", "40", *more]
+        return ["finetune", "--mode", mode, *where, "--device", "cpu", "--epochs", "3", *more]
 
     def epochs(out: Path) -> int:
         return sum(path.read_bytes().count(b"\n") for path in out.rglob("metrics.jsonl"))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import processes
 import tiny_models
 from twofold import noise
 from twofold.backbones import base
@@ -272,17 +271,18 @@ def test_processes_share_the_images(tiny_run: Path, tmp_path: Path, command: Com
     arguments = ["sample", "--model", tiny_run, "--sampler", "ddpm", "--steps", 50, "--batch", 2, "--num", 20]
     assert command(*arguments, "--out", tmp_path / "alone", "--quiet")[0] == 0
     assert command(*arguments, "--out", tmp_path / "workers", "--workers", 2, "--quiet")[0] == 0
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    launched = [
-        subprocess.Popen(
-            [sys.executable, "-m", "twofold.cli", *map(str, arguments), "--out", str(tmp_path / "launched")],
-            env=environment | {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in (1, 0)
-    ]  # fmt: skip
-    told = [process.communicate(timeout=120) for process in launched]
-    assert [process.returncode for process in launched] == [0, 0], told
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    with ExitStack() as stack:
+        launched = [
+            stack.enter_context(
+                processes.Twofold(
+                    *arguments, "--out", tmp_path / "launched",
+                    environment={**address, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"},
+                )
+            )
+            for rank in ("1", "0")
+        ]  # fmt: skip
+        assert [process.wait(120) for process in launched] == [0, 0], [process.err for process in launched]
     assert images(tmp_path / "alone") == images(tmp_path / "workers") == images(tmp_path / "launched")
 
 

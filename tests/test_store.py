@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,8 @@ import torch
 import zarr
 from safetensors.torch import load_file, save_file
 
+import processes
+import tiny_stores
 from twofold import cli, noise, places, pooling, store
 from twofold.backbones import base as backbones
 from twofold.datasets import base as datasets
@@ -352,40 +352,15 @@ def test_what_a_killed_writer_left_does_not_hinder(tiny_run: Path, tmp_path: Pat
     assert store.load(tmp_path / "begun").read("val", CELL).x.shape[0] == 269
 
 
-# What every worker does, in the order in which `twofold extract` does it, from the moment that all are ready.
-WORKER = """
-import sys, time
-from pathlib import Path
-import numpy as np
-from twofold import store
-from twofold.records import Cell, Tap
-
-folder, ready, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-import zarr
-(ready / str(time.monotonic_ns())).touch()
-while len(list(ready.iterdir())) < workers:
-    time.sleep(0.001)
-made = store.make(folder, {"backbone": "b", "dtype": "float16"}, {})
-cells = [Cell(Tap(block, 20.0), 1) for block in range(1, 9)]
-for split in ("train", "val"):
-    made.begin_split(split, np.arange(600) % 3, np.arange(600))
-    for cell in cells:
-        made.begin_cell(split, cell, (3,), {"block": cell.tap.block})
-        for number in made.missing(split, cell):
-            rows = made.chunk_rows(split)[number]
-            made.write_chunk(split, cell, number, np.outer(rows % 7, [1, 2, 3]).astype(np.float32))
-for split in ("train", "val"):
-    assert made.cells(split) == cells, (split, made.cells(split))
-"""
-
-
 def work(folder: Path, ready: Path, workers: int) -> None:
     """Fill one store with several processes that begin at once."""
     ready.mkdir()
-    command = [sys.executable, "-c", WORKER, str(folder), str(ready), str(workers)]
-    begun = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(workers)]
-    told = [process.communicate()[1] for process in begun]
-    assert [process.returncode for process in begun] == [0] * workers, "".join(told)
+    begun = [processes.FORKS.Process(target=tiny_stores.fill, args=(folder, ready, workers)) for _ in range(workers)]
+    for process in begun:
+        process.start()
+    for process in begun:
+        process.join()
+    assert [process.exitcode for process in begun] == [0] * workers
 
 
 def test_workers_that_begin_at_once_fill_one_store_as_one_alone_does(tmp_path: Path) -> None:

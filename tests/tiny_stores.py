@@ -1,7 +1,8 @@
-"""A store of 1,100 rows made without any network."""
+"""Stores made without any network."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ KEY = {
 
 
 def filled(where: W, order: tuple[int, ...] = (0, 1, 2), values: float = 1.0) -> W:
-    """One cell of three numbers a row; `order` is that in which its chunks are written."""
+    """1,100 rows, one cell of three numbers a row; `order` is that in which its chunks are written."""
     made = store.make(where, KEY, {"model": "m", "data": "digits", "classes": ["a", "b", "c"]})
     made.begin_split("train", np.arange(1100) % 3, np.arange(1100))
     made.begin_cell("train", CELL, (3,), ABOUT)
@@ -29,3 +30,21 @@ def filled(where: W, order: tuple[int, ...] = (0, 1, 2), values: float = 1.0) ->
         rows = made.chunk_rows("train")[number]
         made.write_chunk("train", CELL, number, values * np.outer(rows % 7, [1, 2, 3]).astype(np.float32))
     return where
+
+
+def fill(folder: Path, ready: Path, workers: int) -> None:
+    """What every worker does, in the order in which `twofold extract` does it, from the moment that all are ready."""
+    (ready / str(time.monotonic_ns())).touch()
+    while len(list(ready.iterdir())) < workers:
+        time.sleep(0.001)
+    made = store.make(folder, {"backbone": "b", "dtype": "float16"}, {})
+    cells = [Cell(Tap(block, 20.0), 1) for block in range(1, 9)]
+    for split in ("train", "val"):
+        made.begin_split(split, np.arange(600) % 3, np.arange(600))
+        for cell in cells:
+            made.begin_cell(split, cell, (3,), {"block": cell.tap.block})
+            for number in made.missing(split, cell):
+                rows = made.chunk_rows(split)[number]
+                made.write_chunk(split, cell, number, np.outer(rows % 7, [1, 2, 3]).astype(np.float32))
+    for split in ("train", "val"):
+        assert made.cells(split) == cells, (split, made.cells(split))

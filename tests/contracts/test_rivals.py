@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,24 @@ def trained(name: str, like: Path, out: Path, **more: Any) -> dict[str, torch.Te
     few = {"samples": 3} if name == "gan" else {}
     settings = {**few, "images": 200, "batch": 32, "warmup": 64, "log_every": 64, "device": "cpu", **more}
     module.run(module.Config(data="digits", like=str(like), out=out, **settings))
-    return load_file(out / "unet" / "diffusion_pytorch_model.safetensors")
+    return weights(out)
+
+
+@pytest.fixture(scope="module")
+def short(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a rival's short training, made once; only read."""
+
+    @cache
+    def made(name: str) -> Path:
+        out = tmp_path_factory.mktemp(name) / "rival"
+        trained(name, tiny_run, out)
+        return out
+
+    return made
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "unet" / "diffusion_pytorch_model.safetensors")
 
 
 def equal(here: dict[str, torch.Tensor], there: dict[str, torch.Tensor]) -> bool:
@@ -40,29 +58,33 @@ def equal(here: dict[str, torch.Tensor], there: dict[str, torch.Tensor]) -> bool
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_leaves_a_model_that_extract_reads(name: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
-    trained(name, tiny_run, tmp_path / "rival")
-    read = command("extract", "--model", tmp_path / "rival", "--data", "digits", "--split", "val", "--t", 0,
+def test_it_leaves_a_model_that_extract_reads(
+    name: str, short: Callable[[str], Path], tiny_run: Path, tmp_path: Path, command: Command
+) -> None:
+    read = command("extract", "--model", short(name), "--data", "digits", "--split", "val", "--t", 0,
                    "--blocks", "all", "--out", tmp_path / "store", "--quiet")  # fmt: skip
     assert read[0] == 0, read[2]
-    rival, like = (backbones.load(f"run:{f}", device="cpu") for f in (tmp_path / "rival", tiny_run))
+    rival, like = (backbones.load(f"run:{f}", device="cpu") for f in (short(name), tiny_run))
     assert [dataclasses.astuple(b) for b in rival.blocks] == [dataclasses.astuple(b) for b in like.blocks]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_does_not_pretend_to_generate(name: str, tiny_run: Path, tmp_path: Path, command: Command) -> None:
-    trained(name, tiny_run, tmp_path / "rival")
+def test_it_does_not_pretend_to_generate(
+    name: str, short: Callable[[str], Path], tmp_path: Path, command: Command
+) -> None:
     Image.new("L", (8, 8)).save(tmp_path / "image.png")
     for verb, *more in (("sample", "--num", 2), ("edit", "vary", "--image", tmp_path / "image.png", "--sigma", 1)):
-        given = [verb, *more, "--model", tmp_path / "rival", "--out", tmp_path / "out"]
+        given = [verb, *more, "--model", short(name), "--out", tmp_path / "out"]
         code, out, err = command(*given)
         assert (code, out, err.count("\n")) == (2, "", 1) and f"rival {name} did not teach it to remove noise" in err
         assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_belong_to_the_seed_and_are_trained(name: str, tiny_run: Path, tmp_path: Path) -> None:
-    first, again = (trained(name, tiny_run, tmp_path / k) for k in ("first", "again"))
+def test_weights_belong_to_the_seed_and_are_trained(
+    name: str, short: Callable[[str], Path], tiny_run: Path, tmp_path: Path
+) -> None:
+    first, again = weights(short(name)), trained(name, tiny_run, tmp_path / "again")
     other = trained(name, tiny_run, tmp_path / "other", seed=1)
     fresh = trained(name, tiny_run, tmp_path / "fresh", lr=0.0)
     assert equal(first, again) and not equal(first, other)
@@ -74,7 +96,7 @@ def test_weights_belong_to_the_seed_and_are_trained(name: str, tiny_run: Path, t
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_interrupted_ends_in_the_same_weights(
-    name: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, short: Callable[[str], Path], tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     update = Trainer.update
 
@@ -89,10 +111,10 @@ def test_what_was_interrupted_ends_in_the_same_weights(
             trained(name, tiny_run, tmp_path / "stopped", save_every=96)
     assert int(torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)["seen"]) == 96
     resumed = trained(name, tiny_run, tmp_path / "stopped", save_every=96)
-    assert equal(resumed, trained(name, tiny_run, tmp_path / "whole"))
+    assert equal(resumed, weights(short(name)))
     notes = [
-        [{n: v for n, v in note.items() if n != "seconds"} for note in files.read_lines(tmp_path / k / "metrics.jsonl")]
-        for k in ("stopped", "whole")
+        [{n: v for n, v in note.items() if n != "seconds"} for note in files.read_lines(run / "metrics.jsonl")]
+        for run in (tmp_path / "stopped", short(name))
     ]
     assert notes[0] == notes[1]
 
