@@ -181,7 +181,7 @@ def test_differences_are_judged_on_the_same_images(
     other = write_answers(tmp_path / "other", "linear?epochs=3", flipped < second)
     pair = _evidence.pair(one, other, "linear")
     assert pair.value == pytest.approx(pair.second - pair.first) and pair.low <= pair.value <= pair.high
-    assert _rules.beats(pair)[0] == beats and _claims.matches(pair)[0] == matches
+    assert _rules.beats(pair)[0] == beats and _rules.matches(pair)[0] == matches
 
 
 @pytest.mark.parametrize(
@@ -304,6 +304,27 @@ def test_the_papers_scale_runs_on_their_layout(tmp_path: Path, command: Command)
     assert [r["t"] for r in judged] == [10, 30, 50, 90, 150, 300, 500]
     claims = json.loads(out)["claims"]
     assert [c["number"] for c in claims] == [5, 14] and all("sigma" in c["measured"] for c in claims)
+
+
+@pytest.mark.parametrize(
+    ("linear", "attention", "updates", "word"),
+    [
+        (0.8, 0.5, 50, "undecided"),
+        (0.8, 0.5, 100, "does not hold"),
+        (0.5, 0.8, 50, "holds"),
+        (0.7, 0.7, 50, "undecided"),
+    ],
+)
+def test_few_updates_decide_nothing_against_heads_of_maps(
+    linear: float, attention: float, updates: int, word: str, tmp_path: Path
+) -> None:
+    """Claim 4: attention learns slowly, so that few updates may be why it is behind, and not why it leads."""
+    chance = np.random.default_rng(0).random((2, 300))
+    head = f"attention?blocks=1&updates={updates}&rate=0.001"
+    other = write_answers(tmp_path / "attention", head, chance < attention)
+    (other / "config.toml").write_text(f'verb = "probe"\n[settings]\nhead = ["{head}"]\n')
+    found = _claims.CLAIMS[4].judge(write_answers(tmp_path / "ours", "linear", chance < linear), other)  # type: ignore[misc]
+    assert found[0] == word and ("in 50 updates" in found[1]) == (updates == 50)
 
 
 def write_scores(folder: Path, scores: list[Score]) -> Path:

@@ -112,7 +112,8 @@ CLAIMS = {
     ),
     4: Claim(
         "an attention head is far above linear on frozen features", "71.89 (P1), 74.6 (P2) against 64.96",
-        ("linear", "attention"), lambda one, other: _rules.far_above(_evidence.pair(one, other, "linear")),
+        ("linear", "attention"),
+        lambda one, other: _rules.learned(_rules.far_above(_evidence.pair(one, other, "linear")), other),
     ),
     5: Claim(
         "accuracy over the noise step is one hill, worse at clean and at very noisy images",

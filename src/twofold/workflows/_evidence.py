@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from twofold.steps import _judging, _trials
 
 FAR = 2.5  # standard errors that a point may lie off the nearest single hill
 EPOCHS = 28  # of the papers' trainings; fewer may be too short
+UPDATES = 100  # of heads of maps; fewer may be too few
 CLEAR = 2.0  # standard errors of a difference that are beyond chance
 
 
@@ -207,6 +209,16 @@ def cut_short(tuned: Path) -> str:
     """That a run of `finetune` learned for fewer epochs than the papers' heads, in words; else empty."""
     epochs = runs.read_config(tuned).get("settings", {}).get("epochs")
     return f"; it learned for {epochs} epochs, not {EPOCHS}" if isinstance(epochs, int) and epochs < EPOCHS else ""
+
+
+def few_updates(*probed: Path) -> str:
+    """That heads of runs of `probe` learned in few updates, in words; else empty."""
+    found = []
+    for run in probed:
+        told = runs.read_config(run).get("settings", {}).get("head", "")
+        found += [int(number) for number in re.findall(r"\bupdates=(\d+)", str(told))]
+    least = min(found, default=UPDATES)
+    return f"; in {least} updates, where fewer than {UPDATES} decide nothing against it" if least < UPDATES else ""
 
 
 def mirrors(run: Path) -> tuple[str, str]:

@@ -63,6 +63,12 @@ def peaks(curve: Curve, low: float, high: float, where: str) -> Found:
     return UNDECIDED, f"{told}; an end is within chance of the top"
 
 
+def learned(found: Found, *probed: Path) -> Found:
+    """What few updates of heads of maps, which learn slowest, may have decided against them is undecided."""
+    (word, told), cut = found, _evidence.few_updates(*probed)
+    return (UNDECIDED if cut and word == FAILS else word), told + cut
+
+
 def supervised(other: Path, ours: Path) -> Found:
     """As good as an encoder that learned from labels; one of too few epochs decides nothing in our favour."""
     (word, told), cut = matches(_evidence.pair(other, ours, "linear")), _evidence.cut_short(other)
@@ -107,7 +113,7 @@ def slowly(one: Path, two: Path, three: Path) -> Found:
     told = f"{pair.text}, {_evidence.accuracy(two) * 100:.1f} % with two"
     if pair.low > 0:
         return (HOLDS if gained < 0.5 else FAILS), told
-    return (FAILS if pair.high < 0 else UNDECIDED), told
+    return learned(((FAILS if pair.high < 0 else UNDECIDED), told), three)
 
 
 def monotonous(selected: Path, small: Path, large: Path) -> Found:
@@ -137,4 +143,5 @@ def all_beat(first: Path, others: Mapping[str, Path]) -> Found:
     pairs = {name: _evidence.pair(first, run) for name, run in others.items()}
     words = {beats(pair)[0] for pair in pairs.values()}
     word = words.pop() if len(words) == 1 else FAILS if FAILS in words else UNDECIDED
-    return word, "; ".join(f"{name} {pair.text}" for name, pair in pairs.items())
+    told = "; ".join(f"{name} {pair.text}" for name, pair in pairs.items())
+    return learned((word, told), *others.values())
