@@ -186,7 +186,7 @@ def laid_out(rows: NDArray[np.float32], layout: str, seed: int) -> NDArray[np.fl
     if layout == "umap":
         import umap
 
-        found: NDArray[np.float64] = umap.UMAP(random_state=seed).fit_transform(flat)
+        found: NDArray[np.float64] = umap.UMAP(random_state=seed, n_jobs=1).fit_transform(flat)
         return found
     from sklearn.manifold import TSNE
 
