@@ -228,6 +228,7 @@ def _measured(config: Config, dataset: Dataset, row: Row | Whole, head: str, fou
     if isinstance(row, Row):
         draws = 1 if row.cells[0].tap.t is None else config.draws
         about |= {
+            "train": config.shots * len(dataset.classes) or len(dataset.build("train")),
             "val": float(found.val.mean()), "passes": row.passes * draws, "operations": about["operations"] * draws,
             **_speeds.about(config.out, row.name),
         }  # fmt: skip

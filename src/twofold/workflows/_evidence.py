@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,10 @@ from numpy.typing import NDArray
 from twofold import files, results, runs
 from twofold.analyses import base as analyses
 from twofold.errors import BadRun
+from twofold.heads import base as heads
 from twofold.records import Score
 from twofold.steps import _judging, _trials
+from twofold.workflows import _head_costs
 
 FAR = 2.5  # standard errors that a point may lie off the nearest single hill
 EPOCHS = 28  # of the papers' trainings; fewer may be too short
@@ -158,12 +159,18 @@ def accuracy(run: Path) -> float:
 
 def _predictions(run: Path, head: str) -> _trials.Predictions:
     """What the model's own row answers, not its controls; a head that is not there leaves the best on val."""
-    scores = [s for s in results.read(run) if s.name == "top1" and not s.about.get("control")]
-    if not scores:
-        raise BadRun(f"{run} has no scores on test. Run its command again.")
+    scores = _answered(run)
     named = [s for s in scores if head and str(s.about["head"]).partition("?")[0] == head] or scores
     found = [_trials.load(_trials.path_of(run, str(s.about["row"]), str(s.about["head"]))) for s in named]
     return max(found, key=lambda one: float(one.val.mean()))
+
+
+def _answered(run: Path) -> list[Score]:
+    """Top-1 of the model's own rows."""
+    scores = [s for s in results.read(run) if s.name == "top1" and not s.about.get("control")]
+    if not scores:
+        raise BadRun(f"{run} has no scores on test. Run its command again.")
+    return scores
 
 
 def lower(first: Path, second: Path) -> tuple[str, str]:
@@ -213,11 +220,9 @@ def cut_short(tuned: Path) -> str:
 
 def few_updates(*probed: Path) -> str:
     """That heads of runs of `probe` learned in few updates, in words; else empty."""
-    found = []
-    for run in probed:
-        told = runs.read_config(run).get("settings", {}).get("head", "")
-        found += [int(number) for number in re.findall(r"\bupdates=(\d+)", str(told))]
-    least = min(found, default=UPDATES)
+    abouts = [score.about for run in probed for score in _answered(run) if "train" in score.about]
+    counts = [_head_costs.updates(heads.load(str(about["head"])), int(about["train"])) for about in abouts]
+    least = min(counts, default=UPDATES)
     return f"; in {least} updates, where fewer than {UPDATES} decide nothing against it" if least < UPDATES else ""
 
 

@@ -89,10 +89,18 @@ def _trained(head: Any, forward: float, count: tuple[int, int, int]) -> float:
     from twofold.heads._training import RECIPES
 
     (train, val, test), recipe = count, RECIPES[head.recipe]
-    updates = max((head.epochs or recipe.epochs) * math.ceil(train / recipe.batch), head.updates or recipe.updates)
     candidates = 1 if head.rate is not None and head.decay is not None else len(recipe.candidates)
-    learned = BACKWARD * min(recipe.batch, train) * updates * (candidates + 1)
+    learned = BACKWARD * min(recipe.batch, train) * updates(head, train) * (candidates + 1)
     return forward * (learned + val * candidates + test)
+
+
+def updates(head: Any, train: int) -> int:
+    """In how many updates a head that is trained by gradients learns from so many images."""
+    from twofold.heads._training import RECIPES
+
+    recipe = RECIPES[head.recipe]
+    least = recipe.updates if head.updates is None else head.updates
+    return max((head.epochs or recipe.epochs) * math.ceil(train / recipe.batch), int(least))
 
 
 @dataclass(frozen=True)
