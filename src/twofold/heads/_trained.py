@@ -17,7 +17,7 @@ from torch.func import functional_call
 from twofold.errors import BadSetting, unknown
 from twofold.heads._pieces import Source, pieces, taken
 from twofold.heads._standard import moments, validation_choice
-from twofold.heads._training import RECIPES, Candidate, Weights, train
+from twofold.heads._training import RECIPES, Candidate, Recipe, Weights, train
 from twofold.heads.base import Head, Labels, Matrix, examples, features, labelled, table_of
 
 ROWS = 1024  # of several maps, scored at once
@@ -70,13 +70,11 @@ class Trained(Head):
         table, classes, positions = self._examples(x, y)
         order = _order(table, positions)
         self.scale_ = Scaling.of(table)
-        recipe = RECIPES[self.recipe]
-        candidates = self._candidates(recipe.candidates)
+        recipe = self.training
+        candidates = recipe.candidates
         if val is None:
             candidates = (candidates[len(candidates) // 2],)
-        epochs = self.epochs or recipe.epochs
-        updates = recipe.updates if self.updates is None else self.updates
-        recipe = replace(recipe, candidates=candidates, epochs=epochs, updates=updates)
+            recipe = replace(recipe, candidates=candidates)
         self.classes_, self.shape_ = classes, self.scale_.shape
 
         def rows(wanted: Iterable[Tensor]) -> Iterator[Any]:
@@ -89,6 +87,14 @@ class Trained(Head):
             best = validation_choice([self._judge(weights, *val) for weights in found])
         self.weights_, self.candidate_ = found[best], candidates[best]
         return self
+
+    @property
+    def training(self) -> Recipe:
+        """The recipe, with what the settings say in place of what it leaves open."""
+        recipe = RECIPES[self.recipe]
+        updates = recipe.updates if self.updates is None else self.updates
+        candidates = self._candidates(recipe.candidates)
+        return replace(recipe, candidates=candidates, epochs=self.epochs or recipe.epochs, updates=updates)
 
     def scores(self, x: ArrayLike) -> Matrix:
         """Logarithms of probabilities, float32 [N, K]."""

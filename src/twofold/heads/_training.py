@@ -44,6 +44,11 @@ class Recipe:
     smoothing: float
     adaptive: bool
 
+    def length(self, count: int) -> tuple[int, int]:
+        """Epochs, and updates of each, on so many rows."""
+        an_epoch = math.ceil(count / self.batch)
+        return max(self.epochs, math.ceil(self.updates / an_epoch)), an_epoch
+
     def rate(self, done: float) -> float:
         """The factor of the learning rate when this share of the training is done."""
         if not self.adaptive:
@@ -154,8 +159,7 @@ def _linear_slopes(smoothing: float) -> Slopes:
 def _batches(count: int, recipe: Recipe, seed: int) -> Iterator[tuple[float, Tensor]]:
     """(share of the training that is done after it, row numbers) of every update; no row is left out of an epoch."""
     chance = torch.Generator().manual_seed(seed)
-    an_epoch = math.ceil(count / recipe.batch)
-    epochs = max(recipe.epochs, math.ceil(recipe.updates / an_epoch))
+    epochs, an_epoch = recipe.length(count)
     for epoch in range(epochs):
         for k, rows in enumerate(torch.split(torch.randperm(count, generator=chance), recipe.batch)):
             yield (epoch * an_epoch + k + 0.5) / (epochs * an_epoch), rows

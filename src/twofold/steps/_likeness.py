@@ -97,8 +97,8 @@ def scores(pair: Pair, sums: Sums, split: str, rows: int, about: dict[str, Any])
 
     A further pool that every block has a map for has its change of the mean as well.
     """
-    matrix, (first, *_) = sums.cka(), looks(pair)
-    for look in looks(pair):
+    matrix, seen = sums.cka(), looks(pair)
+    for look in seen:
         told = {
             **about, "models": [pair.row.model, pair.column.model], "control": pair.control, "steps": list(look.t),
             "sigmas": pair.sigmas(look.t), "pool": look.pool, "blocks": [len(look.rows), len(look.columns)],
@@ -106,8 +106,8 @@ def scores(pair: Pair, sums: Sums, split: str, rows: int, about: dict[str, Any])
         found: dict[str, Measure] = {
             name: partial(_measured, pair, look, measure) for name, measure in _measures(pair, look).items()
         }
-        if look.pool != first.pool and _sized(look) == _sized(first):
-            found["cka_pool_change"] = partial(_change, pair, first, look)
+        if look.pool != seen[0].pool and _sized(look) == _sized(seen[0]):
+            found["cka_pool_change"] = partial(_change, pair, seen[0], look)
         for name, statistic in found.items():
             yield Score(name, statistic(matrix), split, rows, (about["seed"],), *sums.interval(statistic), told)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -86,21 +85,16 @@ def squares(rows: int, columns: int) -> Work:
 
 def _trained(head: Any, forward: float, count: tuple[int, int, int]) -> float:
     """Operations of a head trained by gradients."""
-    from twofold.heads._training import RECIPES
-
-    (train, val, test), recipe = count, RECIPES[head.recipe]
-    candidates = 1 if head.rate is not None and head.decay is not None else len(recipe.candidates)
+    (train, val, test), recipe = count, head.training
+    candidates = len(recipe.candidates)
     learned = BACKWARD * min(recipe.batch, train) * updates(head, train) * (candidates + 1)
-    return forward * (learned + val * candidates + test)
+    return forward * float(learned + val * candidates + test)
 
 
 def updates(head: Any, train: int) -> int:
     """In how many updates a head that is trained by gradients learns from so many images."""
-    from twofold.heads._training import RECIPES
-
-    recipe = RECIPES[head.recipe]
-    least = recipe.updates if head.updates is None else head.updates
-    return max((head.epochs or recipe.epochs) * math.ceil(train / recipe.batch), int(least))
+    epochs, an_epoch = head.training.length(train)
+    return int(epochs * an_epoch)
 
 
 @dataclass(frozen=True)
